@@ -1,0 +1,1 @@
+"""Triangles, cameras and pixels: plain arrays in, plain arrays out. Knows no bodies."""

@@ -1,0 +1,1 @@
+"""Back ends of the rasteriser; each is imported only when it is used."""
