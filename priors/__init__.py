@@ -1,0 +1,1 @@
+"""Statistics of clothed, posed people. Arrays in, arrays out."""
