@@ -1,0 +1,1 @@
+"""Data sets, photographs and synthetic people; one file a source."""
