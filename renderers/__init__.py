@@ -1,1 +1,47 @@
-"""Triangles, cameras and pixels: plain arrays in, plain arrays out. Knows no bodies."""
+"""Triangles, cameras and pixels: plain arrays in, plain arrays out. Knows no bodies.
+
+Names are imported when first used, so that `import renderers` loads neither torch nor Numba.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "render_mesh": "shading",
+    "overlay": "shading",
+    "silhouette": "shading",
+    "side_view": "shading",
+    "top_view": "shading",
+    "contact_sheet": "shading",
+    "PALETTE": "shading",
+    "Hard": "backends.cpu",
+    "rasterize_hard": "backends.cpu",
+    "interpolate": "backends.cpu",
+    "interpolate_normals": "backends.cpu",
+    "vertex_normals": "backends.cpu",
+    "NdcCamera": "cameras",
+    "ndc_camera_from_opencv": "cameras",
+    "opencv_from_ndc_camera": "cameras",
+    "ndc_camera_from_weak_perspective": "cameras",
+    "ndc_camera_from_spin": "cameras",
+    "ndc_camera_from_fov": "cameras",
+    "px_from_ndc": "cameras",
+    "ndc_from_px": "cameras",
+    "clip_faces": "clipping",
+    "map_threads": "threads",
+    "thread_count": "threads",
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'renderers' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"renderers.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -90,8 +90,8 @@ def _submit(worker: Callable[[], None], times: int) -> list[Future[None]]:
 
 def _forget_pool() -> None:
     # Threads do not survive a fork; a child (data-loader worker) starts its own pool when it needs one.
-    global _pool, _pool_size, _lock
-    _pool, _pool_size, _lock = None, 0, threading.Lock()
+    global _pool, _pool_size, _lock, _inside
+    _pool, _pool_size, _lock, _inside = None, 0, threading.Lock(), threading.local()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,0 +1,155 @@
+"""Draw lit meshes of one scene into premultiplied colour and alpha: the engine below `renderers.shading`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from renderers.threads import map_threads
+
+PALETTE: tuple[tuple[float, float, float], ...] = (
+    (0.62, 0.74, 0.90),  # sky
+    (0.96, 0.66, 0.55),  # coral
+    (0.64, 0.82, 0.66),  # sage
+    (0.95, 0.81, 0.53),  # sand
+    (0.77, 0.69, 0.90),  # lavender
+    (0.53, 0.81, 0.82),  # teal
+    (0.94, 0.68, 0.78),  # rose
+    (0.80, 0.76, 0.70),  # clay
+)
+"""Colours of successive people, display-coded r, g, b in [0, 1]."""
+
+NEAR = 0.02
+"""Metres in front of the camera at which meshes are cut."""
+
+_STRIP_ROWS = 48  # of output pixels; fixed, so that the picture does not depend on the number of threads
+
+# Towards a warm key light at the upper left of the camera, a cool weak fill at its right, a rim light behind.
+_LIGHTS = ((-0.55, -0.75, -0.75, 0.74, 0.71, 0.66, 0.25), (0.85, -0.15, -0.60, 0.20, 0.23, 0.28, 0.50))
+_RIM = (0.35, -0.60, 0.72, 0.22, 0.22, 0.24, 0.0)
+_MATERIAL = (0.25, 0.26, 0.28, 0.13, 0.12, 0.11, 0.045, 22.0)
+
+
+class Scene(NamedTuple):
+    """Meshes of one picture packed into one."""
+
+    vertices: np.ndarray
+    """(V, 3) float32, OpenCV camera frame, metres."""
+    faces: np.ndarray
+    """(F, 3) int32."""
+    normals: np.ndarray
+    """(V, 3) float32 unit normals."""
+    colours: np.ndarray
+    """(V, 3) float32 in [0, 1]."""
+
+
+def pack_scene(
+    meshes: Sequence[np.ndarray], faces: np.ndarray | Sequence[np.ndarray], colours: Sequence[np.ndarray | tuple]
+) -> Scene:
+    """Join meshes, compute smooth normals, and cut what reaches behind the camera.
+
+    Args:
+        meshes: (V_i, 3) vertices each, OpenCV camera frame, metres.
+        faces: (F, 3) vertex indices of all meshes, or one array per mesh.
+        colours: per mesh one (r, g, b) or (V_i, 3), in [0, 1].
+    """
+    from renderers.backends.cpu import vertex_normals
+
+    shared = not isinstance(faces, (list, tuple))
+    vertices, packed, normals, tints, offset = [], [], [], [], 0
+    for i, mesh in enumerate(meshes):
+        mesh = np.ascontiguousarray(_to_numpy(mesh), np.float32)
+        its_faces = np.ascontiguousarray(_to_numpy(faces if shared else faces[i]), np.int32)
+        normals.append(vertex_normals(mesh, its_faces))
+        if not np.isfinite(mesh).all():
+            raise ValueError(f"Mesh {i} has vertices that are not finite. Leave it out or repair it before drawing.")
+        tint = np.asarray(_to_numpy(colours[i]), np.float32)
+        if tint.shape not in ((3,), mesh.shape):
+            raise ValueError(f"The colour of mesh {i} has shape {tint.shape}. Give (3,) or one row per vertex, (V, 3).")
+        vertices.append(mesh)
+        packed.append(its_faces + offset)
+        tints.append(np.broadcast_to(tint, mesh.shape))
+        offset += len(mesh)
+    if not vertices:
+        nothing = np.zeros((0, 3), np.float32)
+        return Scene(nothing, np.zeros((0, 3), np.int32), nothing, nothing)
+    scene = Scene(*map(np.concatenate, (vertices, packed, normals, tints)))
+    return _clip(scene) if (scene.vertices[:, 2] < NEAR).any() else scene
+
+
+def draw(
+    scene: Scene, K: np.ndarray, size_hw: tuple[int, int], *, supersample: int = 2, threads: int | None = None
+) -> np.ndarray:
+    """Draw a scene: (H, W, 4) float32 premultiplied display-coded r, g, b and coverage, all in [0, 1].
+
+    Each pixel is the mean of supersample x supersample samples. Only the rectangle that the meshes cover is worked on.
+    """
+    from renderers.backends.cpu import rasterize_hard
+    from renderers.backends.shade import shade
+
+    if supersample < 1:
+        raise ValueError(f"supersample is {supersample}. Give the number of samples along a pixel's side, at least 1.")
+    h, w = size_hw
+    out = np.zeros((h, w, 4), np.float32)
+    px = project(scene.vertices, K)
+    if not len(px):
+        return out
+    used = scene.faces.ravel()
+    if not len(used):
+        return out
+    lo = np.clip(np.floor(px[used, :2].min(0)), 0, (w, h)).astype(int)
+    hi = np.clip(np.ceil(px[used, :2].max(0)), 0, (w, h)).astype(int)
+    lights = np.array([_unit_light(x) for x in (*_LIGHTS, _RIM)], np.float32)
+    material = np.array(_MATERIAL, np.float32)
+    step = 1.0 / supersample / np.array([K[0, 0], K[1, 1]])
+
+    def strip(top: int) -> None:
+        bottom = min(top + _STRIP_ROWS, hi[1])
+        moved = px.copy()
+        moved[:, :2] = (moved[:, :2] - (lo[0], top)) * supersample
+        samples = ((bottom - top) * supersample, (hi[0] - lo[0]) * supersample)
+        hard = rasterize_hard(moved, scene.faces, samples, near=NEAR * 0.5)
+        start = (np.array([lo[0], top]) - (K[0, 2], K[1, 2])) / (K[0, 0], K[1, 1])
+        rays = np.concatenate([start, step]).astype(np.float32)
+        window = out[top:bottom, lo[0] : hi[0]]
+        shade(hard.face, hard.bary, *scene, rays, lights, material, supersample, window)
+
+    if hi[0] > lo[0]:
+        map_threads(strip, range(lo[1], hi[1], _STRIP_ROWS), threads)
+    return out
+
+
+def project(vertices_cam: np.ndarray, K: np.ndarray) -> np.ndarray:
+    """(V, 3) OpenCV camera frame to (V, 3) float32: pixel x, y and depth. Points at depth 0 or less become NaN."""
+    x, y, z = np.asarray(vertices_cam, np.float64).T
+    depth = np.where(z > 0, z, np.nan)
+    K = np.asarray(_to_numpy(K), np.float64)
+    u = (K[0, 0] * x + K[0, 1] * y) / depth + K[0, 2]
+    v = K[1, 1] * y / depth + K[1, 2]
+    return np.stack([u, v, depth], -1).astype(np.float32)
+
+
+def _clip(scene: Scene) -> Scene:
+    import torch
+
+    from renderers.clipping import clip_faces
+
+    clipped = clip_faces(torch.from_numpy(scene.vertices[scene.faces]), NEAR, perspective=False)
+    weights = clipped.bary.numpy()
+    corners = scene.faces[clipped.face.numpy()]
+    # New corner k of face f is sum_j weights[f, j, k] times old corner j, for positions, normals and colours alike.
+    blended = [np.einsum("fjk,fjc->fkc", weights, x[corners]).reshape(-1, 3) for x in scene[2:]]
+    vertices = clipped.face_verts.numpy().reshape(-1, 3)
+    return Scene(vertices, np.arange(len(vertices), dtype=np.int32).reshape(-1, 3), *blended)
+
+
+def _unit_light(light: tuple[float, ...]) -> np.ndarray:
+    light = np.array(light)
+    light[:3] /= np.linalg.norm(light[:3])
+    return light
+
+
+def _to_numpy(x):
+    return x.detach().cpu().numpy() if hasattr(x, "detach") else x
