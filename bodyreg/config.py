@@ -41,8 +41,10 @@ def load(schema: type[T], source: str | Path | None = None, overrides: Iterable[
     try:
         return OmegaConf.to_object(config)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
-        raise ValueError(f"The configuration {source or 'without a file'} is not complete: {_first_line(error)}. "
-                         f"Give every required key of {schema.__name__} a value.") from error
+        raise ValueError(
+            f"The configuration {source or 'without a file'} is not complete: {_first_line(error)}. "
+            f"Give every required key of {schema.__name__} a value."
+        ) from error
 
 
 def save(config: Any, path: str | Path) -> None:
@@ -71,8 +73,10 @@ def find_config(name_or_path: str | Path) -> Path:
         return shipped[stem]
     near = difflib.get_close_matches(stem, shipped, n=1)
     hint = f"Did you mean {near[0]!r}? " if near else ""
-    raise ValueError(f"No configuration {str(name_or_path)!r} was found. {hint}"
-                     f"Give the path of a YAML file or one of: {', '.join(shipped) or 'none is shipped'}.")
+    raise ValueError(
+        f"No configuration {str(name_or_path)!r} was found. {hint}"
+        f"Give the path of a YAML file or one of: {', '.join(shipped) or 'none is shipped'}."
+    )
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -114,8 +118,9 @@ def _merge(config: DictConfig, addition: DictConfig, origin: str) -> DictConfig:
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         where = f" for {key!r}" if key else ""
-        raise ValueError(f"{origin} has a value{where} that does not fit: {_first_line(error)}. "
-                         "Give a value of the field's type.") from error
+        raise ValueError(
+            f"{origin} has a value{where} that does not fit: {_first_line(error)}. Give a value of the field's type."
+        ) from error
     return merged  # type: ignore[return-value]
 
 
