@@ -119,7 +119,7 @@ def test_views_frame_everybody(view, size_hw) -> None:
     meshes = [ball(-2, 0.4, 5)[0], ball(1, 0, 9)[0], ball(0, 0, 3, 0.2)[0]]
     for group in (meshes, meshes[:1]):
         picture = view(group, ball()[1], size_hw, colours=[RED] * len(group), ground=False)
-        body = picture[..., 0].astype(int) > picture[..., 2] + 40
+        body = picture[..., 0].astype(int) > picture[..., 2].astype(int) + 40
         rows, columns = np.flatnonzero(body.any(1)), np.flatnonzero(body.any(0))
         assert picture.shape == (*size_hw, 3) and rows[0] > 0 and rows[-1] < size_hw[0] - 1
         assert columns[0] > 0 and columns[-1] < size_hw[1] - 1
