@@ -1,0 +1,199 @@
+"""Where the people in a photograph are, without any download: OpenCV's HOG detector, the whole picture, or given.
+
+Boxes are x, y, w, h in pixels of the upright picture, origin at the outer corner of its upper left pixel, person 0
+being the largest.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from bodyreg.data.inputs import Keypoints, box_from_keypoints, check_box
+
+MODES = ("auto", "hog", "whole")
+
+WHOLE_UP_TO_PX = 320
+"""`auto` takes pictures whose long side is at most this as they are: they are crops of one person already."""
+
+MIN_SCORE = 0.75
+"""HOG score (distance from the support vector machine's plane) of a confident detection. People who stand upright
+score 0.8 to 2, most lamps, helmets and bicycles up to 0.75, some upright bags more: give boxes where it matters."""
+
+_DETECTION_PX = 640  # long side at which people are searched; 0.1 to 0.3 s a picture and core
+_BORDER = 0.12  # of the long side, added around: the window has margins, and people touch the border
+_MARGIN_X, _MARGIN_Y = 0.2, 0.1  # of the 64 x 128 window that surround the people it was trained on, on each side
+_SAME_PERSON_IOU = 0.35
+_INSIDE = 0.75
+_local = threading.local()
+
+
+@dataclass(frozen=True, eq=False)
+class PersonBox:
+    """One person to be posed.
+
+    Attributes:
+        box_xywh: (4,) float64 pixels.
+        score: detector's score; 1 for whole pictures and given boxes; mean confidence for key points.
+        how: "whole", "hog", "box" or "keypoints", with "+refined" once the box was drawn anew from predicted joints.
+        keypoints: the given key points, if any.
+    """
+
+    box_xywh: np.ndarray
+    score: float
+    how: str
+    keypoints: Keypoints | None = None
+
+
+def find_people(rgb: np.ndarray, mode: str = "auto", *, min_score: float = MIN_SCORE) -> list[PersonBox]:
+    """People in an upright picture (H, W, 3) uint8, largest box first.
+
+    Args:
+        rgb: the picture.
+        mode: "whole" gives the whole picture as one person. "hog" gives what the HOG detector (Dalal and Triggs, CVPR
+            2005) finds with at least `min_score`, maybe nobody. "auto" gives the whole picture if its long side is at
+            most 320 pixels or if the detector finds nobody, otherwise the detections.
+        min_score: detections below are dropped.
+
+    Raises:
+        ValueError: for another mode or an array that is not a picture.
+    """
+    if mode not in MODES:
+        raise ValueError(f"There is no way to find people called {mode!r}. Choose one of {', '.join(MODES)}.")
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or 0 in rgb.shape:
+        raise ValueError(f"The picture has shape {rgb.shape} and type {rgb.dtype}. Give (H, W, 3) uint8.")
+    h, w = rgb.shape[:2]
+    if mode == "whole" or (mode == "auto" and max(h, w) <= WHOLE_UP_TO_PX):
+        return [whole_picture((h, w))]
+    found = _largest_first(_detect(rgb, min_score))
+    return found or ([whole_picture((h, w))] if mode == "auto" else [])
+
+
+def whole_picture(size_hw: tuple[int, int]) -> PersonBox:
+    """The whole picture of this size (height, width) as one person's box."""
+    return PersonBox(np.array([0.0, 0.0, size_hw[1], size_hw[0]]), 1.0, "whole")
+
+
+def given_people(
+    size_hw: tuple[int, int], boxes: Iterable[np.ndarray] = (), keypoints: Iterable[Keypoints] = ()
+) -> tuple[list[PersonBox], list[str]]:
+    """People from given boxes (4,) and key points, largest first, and a reason for every one of no use.
+
+    Boxes are taken literally, those of key points are 1.2 times their extent.
+    """
+    people: list[PersonBox] = []
+    reasons: list[str] = []
+    for box in boxes:
+        reason = check_box(box, size_hw)
+        if reason:
+            reasons.append(reason)
+        else:
+            people.append(PersonBox(np.asarray(box, dtype=np.float64), 1.0, "box"))
+    for person in keypoints:
+        around = box_from_keypoints(person.points)
+        reason = "The key points show fewer than three joints. Give a person with more." if around is None else None
+        reason = reason or check_box(around, size_hw)
+        if reason:
+            reasons.append(reason)
+        else:
+            seen = np.nan_to_num(person.points[:, 2])
+            people.append(PersonBox(around, float(seen[seen > 0].mean()), "keypoints", person))
+    return _largest_first(people), reasons
+
+
+def refine_box(
+    joints_px: np.ndarray, size_hw: tuple[int, int], margin: float = 1.2, *, beyond: float = 0.25
+) -> np.ndarray | None:
+    """Box (4,) around a person's predicted joints (J, 2) in pixels, `margin` times their extent.
+
+    Joints may lie outside the picture; the box follows them at most `beyond` times the picture's size. None if a joint
+    is not finite or the box would be of no use: then the old box is the better one.
+    """
+    joints = np.asarray(joints_px, dtype=np.float64)
+    if joints.ndim != 2 or joints.shape[1] != 2 or len(joints) == 0 or not np.isfinite(joints).all():
+        return None
+    low, high = joints.min(0), joints.max(0)
+    centre, half = (low + high) / 2, (high - low) / 2 * margin
+    size = np.array([size_hw[1], size_hw[0]], dtype=np.float64)
+    low = np.maximum(centre - half, -beyond * size)
+    high = np.minimum(centre + half, (1 + beyond) * size)
+    box = np.concatenate([low, high - low])
+    return None if check_box(box, size_hw) else box
+
+
+def refined(person: PersonBox, joints_px: np.ndarray, size_hw: tuple[int, int], margin: float = 1.2) -> PersonBox:
+    """The person with the box drawn anew from predicted joints (J, 2) and `how` saying so; unchanged if that fails."""
+    box = refine_box(joints_px, size_hw, margin)
+    return person if box is None else replace(person, box_xywh=box, how=f"{person.how}+refined")
+
+
+def _largest_first(people: list[PersonBox]) -> list[PersonBox]:
+    return sorted(people, key=lambda person: -float(person.box_xywh[2] * person.box_xywh[3]))
+
+
+def _detect(rgb: np.ndarray, min_score: float) -> list[PersonBox]:
+    h, w = rgb.shape[:2]
+    scale = min(_DETECTION_PX / max(h, w), 2.0)
+    small = cv2.resize(
+        rgb,
+        (max(1, round(w * scale)), max(1, round(h * scale))),
+        interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR,
+    )
+    border = int(_BORDER * max(small.shape))
+    pad_y = max(border, 128 - small.shape[0])  # never smaller than the detector's window
+    pad_x = max(border, 64 - small.shape[1])
+    small = cv2.copyMakeBorder(small, pad_y, pad_y, pad_x, pad_x, cv2.BORDER_REPLICATE)
+    windows, scores = _detector().detectMultiScale(
+        cv2.cvtColor(small, cv2.COLOR_RGB2BGR), winStride=(4, 4), padding=(0, 0), scale=1.1, groupThreshold=0
+    )
+    if len(windows) == 0:
+        return []
+    windows = (np.asarray(windows, dtype=np.float64) - [pad_x, pad_y, 0, 0]) / scale
+    scores = np.asarray(scores, dtype=np.float64).ravel()
+    people = []
+    for box, score in _suppress(windows, scores, min_score):
+        x, y, bw, bh = box
+        body = np.array([x + _MARGIN_X * bw, y + _MARGIN_Y * bh, bw * (1 - 2 * _MARGIN_X), bh * (1 - 2 * _MARGIN_Y)])
+        if check_box(body, (h, w)) is None:
+            people.append(PersonBox(body, score, "hog"))
+    return people
+
+
+def _detector() -> cv2.HOGDescriptor:
+    """One detector a thread: OpenCV does not promise that one may be shared."""
+    if not hasattr(_local, "hog"):
+        _local.hog = cv2.HOGDescriptor()
+        _local.hog.setSVMDetector(cv2.HOGDescriptor_getDefaultPeopleDetector())
+    return _local.hog
+
+
+def _suppress(boxes: np.ndarray, scores: np.ndarray, min_score: float) -> list[tuple[np.ndarray, float]]:
+    """Best box and score of each person: greedy non-maximum suppression, the box averaged over those it beats."""
+    left = np.argsort(-scores, kind="stable")
+    kept: list[tuple[np.ndarray, float]] = []
+    best_boxes: list[np.ndarray] = []
+    while len(left) and scores[left[0]] >= min_score:
+        best = left[0]
+        iou, _ = _overlap(boxes[best], boxes[left])
+        same = left[iou > _SAME_PERSON_IOU]
+        weight = np.maximum(scores[same], 1e-6)[:, None]
+        # nested in, or wrapped around, a better one: a limb or a group, not another person
+        nested = any(_overlap(other, boxes[best][None])[1][0] > _INSIDE for other in best_boxes)
+        if not nested:
+            kept.append(((boxes[same] * weight).sum(0) / weight.sum(), float(scores[best])))
+            best_boxes.append(boxes[best])
+        left = left[(iou <= _SAME_PERSON_IOU) & (left != best)]
+    return kept
+
+
+def _overlap(box: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Intersection over union, and over the smaller of the two, of a box (4,) with boxes (N, 4)."""
+    low = np.maximum(box[:2], boxes[:, :2])
+    high = np.minimum(box[:2] + box[2:], boxes[:, :2] + boxes[:, 2:])
+    shared = np.prod(np.clip(high - low, 0, None), axis=1)
+    area, areas = box[2] * box[3], boxes[:, 2] * boxes[:, 3]
+    return shared / (area + areas - shared), shared / np.minimum(area, areas)
