@@ -1,0 +1,169 @@
+"""Pose and mesh metrics on tensors: one formula each, one value a sample, millimetres only in the caller's tables.
+
+Conventions that all functions share:
+
+* `pred`, `true`: (..., J, 3) points in one frame, metres; any number of leading axes, J at least 1. The root is
+  subtracted by the caller with `root_relative`, because protocols differ in it.
+* Results have one value for each sample (the leading axes) or frame; `.mean()` gives the figure of a table. Shares
+  (PCK, AUC) are in [0, 1].
+* dtype and device are the inputs'. A NaN in a prediction stays a NaN of its sample, so that the evaluator can name it.
+
+Raises ValueError when shapes differ or when there is no sample at all: an empty mean is an error, never NaN.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+PCK_THRESHOLD = 0.150  # metres
+AUC_THRESHOLDS = tuple(0.005 * i for i in range(31))  # metres: 0, 5, ..., 150 mm
+
+
+class Similarity(NamedTuple):
+    """A similarity per sample: aligned = scale * points @ R^T + t, and the points it was fitted to, aligned."""
+
+    aligned: Tensor  # (..., J, 3)
+    R: Tensor  # (..., 3, 3), a proper rotation
+    scale: Tensor  # (...)
+    t: Tensor  # (..., 3)
+
+
+def root_relative(points: Tensor, root: int | tuple[int, ...] | list[int] | Tensor) -> Tensor:
+    """(..., J, 3) points minus their root: a joint, the mean of several joints, or given (..., 3) positions."""
+    if isinstance(root, Tensor):
+        return points - root[..., None, :]
+    rows = [root] if isinstance(root, int) else list(root)
+    return points - points[..., rows, :].mean(-2, keepdim=True)
+
+
+def point_errors(pred: Tensor, true: Tensor) -> Tensor:
+    """(..., J) Euclidean distance of each point."""
+    _check(pred, true)
+    return torch.linalg.vector_norm(pred - true, dim=-1)
+
+
+def mpjpe(pred: Tensor, true: Tensor) -> Tensor:
+    """(...) mean per-joint position error, "protocol #1". A root row of zeros stays in the mean."""
+    return point_errors(pred, true).mean(-1)
+
+
+def align(pred: Tensor, true: Tensor, *, scale: bool = True) -> Similarity:
+    """Best similarity (rigid motion if not `scale`) that takes `pred` to `true`, sample by sample; no reflection.
+
+    Umeyama's solution: K = sum_j p_j g_j^T = U S V^T, R = V diag(1, 1, sign(det(U V^T))) U^T, s = tr(R K) / sum |p|^2.
+    A determinant of exactly zero counts as positive. A prediction whose points all coincide is moved to the mean of
+    `true`, with scale 0 and R = identity.
+    """
+    _check(pred, true)
+    pred_mean, true_mean = pred.mean(-2, keepdim=True), true.mean(-2, keepdim=True)
+    p, g = pred - pred_mean, true - true_mean
+    variance = p.square().sum((-2, -1))
+    finite = torch.isfinite(pred).all(-1).all(-1) & torch.isfinite(true).all(-1).all(-1)
+    K = p.transpose(-1, -2) @ g
+    # The decomposition throws on NaN; such samples come out as NaN below.
+    U, S, Vh = torch.linalg.svd(torch.where(finite[..., None, None], K, torch.zeros_like(K)))
+    V, Ut = Vh.transpose(-1, -2), U.transpose(-1, -2)
+    sign = torch.where(torch.linalg.det(V @ Ut) < 0, -1.0, 1.0).to(pred.dtype)
+    Z = torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], -1)
+    degenerate = variance == 0
+    R = torch.where(
+        degenerate[..., None, None], torch.eye(3, dtype=pred.dtype, device=pred.device), (V * Z[..., None, :]) @ Ut
+    )
+    s = (S * Z).sum(-1) / torch.where(degenerate, torch.ones_like(variance), variance)
+    s = torch.where(degenerate, torch.zeros_like(s), s) if scale else torch.ones_like(s)
+    s = torch.where(finite, s, torch.full_like(s, torch.nan))
+    t = true_mean[..., 0, :] - s[..., None] * (R @ pred_mean[..., 0, :, None])[..., 0]
+    aligned = s[..., None, None] * (p @ R.transpose(-1, -2)) + true_mean
+    return Similarity(aligned, R, s, t)
+
+
+def pa_mpjpe(pred: Tensor, true: Tensor) -> Tensor:
+    """(...) MPJPE after Procrustes alignment of each sample, "protocol #2", "reconstruction error"."""
+    return mpjpe(align(pred, true).aligned, true)
+
+
+def n_mpjpe(pred: Tensor, true: Tensor) -> Tensor:
+    """(...) MPJPE after the best scale of each sample, s = sum <g, p> / sum <p, p>, without centring.
+
+    A prediction of zeros keeps scale 1.
+    """
+    _check(pred, true)
+    energy = pred.square().sum((-2, -1))
+    s = (pred * true).sum((-2, -1)) / torch.where(energy == 0, torch.ones_like(energy), energy)
+    return mpjpe(s[..., None, None] * pred, true)
+
+
+def mpjve(pred: Tensor, true: Tensor) -> Tensor:
+    """(..., F - 1) mean error of the frame-to-frame difference of one sequence, metres a frame (not divided by time).
+
+    `pred`, `true`: (..., F, J, 3) root-relative joints of one sequence, F >= 2; call it per sequence, so that no
+    difference crosses a seam.
+    """
+    _check(pred, true)
+    _check_frames(pred, 2)
+    return mpjpe(pred.diff(dim=-3), true.diff(dim=-3))
+
+
+def acceleration_error(pred: Tensor, true: Tensor, *, fps: float | None = None) -> Tensor:
+    """(..., F - 2) mean error of x[t-1] - 2 x[t] + x[t+1] of one sequence: metres a frame^2, with `fps` m/s^2.
+
+    `pred`, `true`: (..., F, J, 3), F >= 3.
+    """
+    _check(pred, true)
+    _check_frames(pred, 3)
+    error = mpjpe(pred.diff(n=2, dim=-3), true.diff(n=2, dim=-3))
+    return error if fps is None else error * fps**2
+
+
+def pck(pred: Tensor, true: Tensor, threshold: float = PCK_THRESHOLD) -> Tensor:
+    """(...) share of joints nearer than `threshold` metres, strictly; a NaN counts as a miss."""
+    return (point_errors(pred, true) < threshold).to(pred.dtype).mean(-1)
+
+
+def auc(pred: Tensor, true: Tensor, thresholds: tuple[float, ...] = AUC_THRESHOLDS) -> Tensor:
+    """(...) mean of the strict PCK over the thresholds, in metres; with the default ones the first term is always 0."""
+    errors = point_errors(pred, true)
+    return torch.stack([(errors < limit).to(pred.dtype).mean(-1) for limit in thresholds]).mean(0)
+
+
+def pve(
+    pred_vertices: Tensor, true_vertices: Tensor, pred_root: Tensor | None = None, true_root: Tensor | None = None
+) -> Tensor:
+    """(...) mean vertex distance (PVE, MPVPE, V2V).
+
+    Args:
+        pred_vertices, true_vertices: (..., V, 3), metres.
+        pred_root, true_root: (..., 3), each side's root by the protocol's regressor and rule, subtracted from the
+            vertices; None for meshes that are posed without translation. Both or neither.
+    """
+    if (pred_root is None) != (true_root is None):
+        raise ValueError("Only one side's root was given. Give the roots of both meshes, or of none.")
+    if pred_root is not None and true_root is not None:
+        pred_vertices, true_vertices = root_relative(pred_vertices, pred_root), root_relative(true_vertices, true_root)
+    return mpjpe(pred_vertices, true_vertices)
+
+
+def pa_pve(pred_vertices: Tensor, true_vertices: Tensor) -> Tensor:
+    """(...) mean vertex distance after Procrustes alignment of the vertices of each sample."""
+    return pa_mpjpe(pred_vertices, true_vertices)
+
+
+def _check(pred: Tensor, true: Tensor) -> None:
+    if pred.shape != true.shape or pred.ndim < 2 or pred.shape[-1] != 3:
+        raise ValueError(
+            f"The prediction has shape {tuple(pred.shape)} and the truth {tuple(true.shape)}. "
+            "Give both as (..., J, 3) with equal sizes."
+        )
+    if pred.numel() == 0:
+        raise ValueError(f"There is nothing to score: the shape is {tuple(pred.shape)}. Give at least one sample.")
+
+
+def _check_frames(points: Tensor, least: int) -> None:
+    if points.ndim < 3 or points.shape[-3] < least:
+        raise ValueError(
+            f"The sequence has shape {tuple(points.shape)}, and this metric compares {least} frames. "
+            f"Give (..., F, J, 3) with F >= {least}."
+        )
