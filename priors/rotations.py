@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["aa_from_matrix", "aa_from_quaternion", "matrix_from_aa", "quaternion_from_aa", "swing_twist"]
+__all__ = ["aa_from_matrix", "aa_from_quaternion", "cross", "matrix_from_aa", "quaternion_from_aa", "swing_twist"]
 
 
 def matrix_from_aa(aa: np.ndarray) -> np.ndarray:
@@ -84,7 +84,15 @@ def swing_twist(aa: np.ndarray, axis: np.ndarray) -> tuple[np.ndarray, np.ndarra
     # swing = q times the conjugate of the twist (cos, sin axis)
     twist_vector = sin[..., None] * axis
     swing_w = w * cos + (vector * twist_vector).sum(-1)
-    swing_vector = vector * cos[..., None] - w[..., None] * twist_vector - np.cross(vector, twist_vector)
+    swing_vector = vector * cos[..., None] - w[..., None] * twist_vector - cross(vector, twist_vector)
     swing = aa_from_quaternion(np.concatenate([swing_w[..., None], swing_vector], axis=-1))
     twist = 2 * np.arctan2(sin, cos)
     return swing, (twist + np.pi) % (2 * np.pi) - np.pi
+
+
+def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cross product over the last axis of (..., 3) arrays; several times faster than numpy's for many short vectors."""
+    x = a[..., 1] * b[..., 2] - a[..., 2] * b[..., 1]
+    y = a[..., 2] * b[..., 0] - a[..., 0] * b[..., 2]
+    z = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+    return np.stack([x, y, z], axis=-1)
