@@ -91,7 +91,8 @@ def rodrigues_quaternion(aa: Tensor) -> Tensor:
     angle = |aa + 1e-8| with 1e-8 added to each component; axis = aa / angle; q = (cos(angle/2), sin(angle/2) axis).
     """
     _check_last(aa, "aa", 3)
-    angle = torch.linalg.vector_norm(aa + _RODRIGUES_EPS, dim=-1, keepdim=True)
+    # A component of exactly -1e-8 may leave a length of zero; the floor keeps value and derivative finite.
+    angle = torch.linalg.vector_norm(aa + _RODRIGUES_EPS, dim=-1, keepdim=True).clamp_min(1e-30)
     return torch.cat([torch.cos(angle / 2), torch.sin(angle / 2) * (aa / angle)], dim=-1)
 
 
@@ -176,15 +177,16 @@ def mirror_matrix(R: Tensor) -> Tensor:
 def kabsch(source: Tensor, target: Tensor) -> Tensor:
     """Rotations (..., 3, 3) that best take vectors `source` (..., N, 3) to `target` (..., N, 3), least squares.
 
-    No centring. From the singular value decomposition of the covariance, the third direction flipped where the
-    determinant would be negative. A covariance whose entries sum to exactly zero gives the identity, as in PersPose.
+    No centring. Where the best orthogonal matrix would be a reflection, the weakest direction is flipped. A covariance whose entries sum to exactly zero gives the identity, as in PersPose.
     Coplanar vectors (rank two) are fine, also for the derivative; collinear ones leave the rotation undetermined.
     """
     covariance = target.mT @ source
-    nothing = covariance.sum((-2, -1)) == 0
+    total = covariance.sum((-2, -1))
+    nothing = (total == 0) | ~torch.isfinite(total)
     eye = torch.eye(3, dtype=covariance.dtype, device=covariance.device)
     R = roma.special_procrustes(torch.where(nothing[..., None, None], eye, covariance))
-    return torch.where(nothing[..., None, None], eye, R)
+    # NaN would make the decomposition fail for the whole batch: it is kept out of it and given back.
+    return torch.where(nothing[..., None, None], eye + 0 * total[..., None, None], R)
 
 
 def _check_last(x: Tensor, name: str, size: int) -> None:

@@ -121,10 +121,11 @@ def soft_argmax(logits: Tensor, stride: float = 4) -> Tensor:
     The cell in row i and column j stands for the pixel (stride (j + 0.5), stride (i + 0.5)).
     """
     rows, columns = logits.shape[-2:]
-    p = torch.softmax(_single(logits).flatten(-2), dim=-1).unflatten(-1, (rows, columns))
+    p = torch.softmax(_single(logits).flatten(-2), dim=-1)
     x = stride * (torch.arange(columns, dtype=p.dtype, device=p.device) + 0.5)
     y = stride * (torch.arange(rows, dtype=p.dtype, device=p.device) + 0.5)
-    return torch.stack([p.sum(-2) @ x, p.sum(-1) @ y], dim=-1)
+    # One sum over all cells, as the published network does it: in single precision, marginals differ by 3e-5 pixels.
+    return torch.stack([(p * x.repeat(rows)).sum(-1), (p * y.repeat_interleave(columns)).sum(-1)], dim=-1)
 
 
 def unmirror(readout: Readout, width: int) -> Readout:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import torch
 
 from bodyreg import crops, encoding, rotations
+from bodyreg import inverse_kinematics as ik
+from bodyreg.body import BodyModel
 from bodyreg.cameras import Camera
 from bodyreg.crops import make_crop, make_crop_without_camera
+from bodyreg.models import decoding
 
 PENDING = {
     "losses*": "training losses and metrics come with the PersPose training item",
@@ -44,6 +49,9 @@ def check_geometry(golden) -> None:
     close(rotations.matrix_from_6d(i["rot6d"], eps=1e-6), golden.out("rot6d_to_rotmat"), 1e-6, "rot6d")
     close(rotations.swing(i["swing_v1"], i["swing_v2"]), golden.out("cal_swing"), tol, "swing")
     close(rotations.swing_angle(i["swing_v1"], i["swing_v2"]), golden.out("cal_radian"), tol, "swing angle")
+    R0, t0 = ik.fit_pelvis(*i["pelvis_pts"].split(3, dim=1))
+    close(R0, golden.out("pelvis_R"), tol, "pelvis R")
+    close(t0.unsqueeze(-1), golden.out("pelvis_t"), tol, "pelvis t")
     source, target = i["svd_vecs"].split(3, dim=1)
     close(rotations.kabsch(source, target), golden.out("svd_R"), tol, "kabsch")
     for name in ("twist_angle", "twist_swing"):
@@ -135,7 +143,94 @@ def check_perspective_encoding(golden) -> None:
         close(pe, golden.out(f"{tag}/pe_flipped"), 1e-6, f"{tag} mirrored")
 
 
+def toy_body(golden, dtype: torch.dtype) -> tuple[BodyModel, torch.Tensor]:
+    """The toy body of the set that `golden` belongs to, and its 17 x V regressor."""
+    with np.load(golden.path.parent / "smpl_synth.npz", allow_pickle=False) as stored:
+        arrays = {name.removeprefix("state/"): stored[name] for name in stored.files if name.startswith("state/")}
+        num_betas = json.loads(str(stored["config"]))["num_betas"]
+    h36m = tensor(arrays.pop("h36m"))
+    return BodyModel.from_arrays(arrays, num_betas=num_betas, name="unknown", dtype=dtype), h36m.to(dtype)
+
+
+def check_smpl_synth(golden) -> None:
+    i = {name: tensor(array) for name, array in golden.inputs.items()}
+    body, h36m = toy_body(golden, torch.float32)
+    posed = body(i["beta"], i["theta"][:, 1:], i["theta"][:, 0], i["transl"])
+    rest = body.rest_joints(i["beta"])
+    tol = 1e-5
+    close(posed.joints, golden.out("joints24"), tol, "joints24")
+    close(posed.joints, golden.out("joints24_fk"), tol, "forward kinematics")
+    close(posed.vertices, golden.out("vertices"), tol, "vertices")
+    close(body.regress(posed.vertices, h36m), golden.out("joints17"), tol, "joints17")
+    close(rest, golden.out("rest_joints"), tol, "rest joints")
+    close(body.rest_vertices(i["beta"]), golden.out("rest_vertices"), tol, "rest vertices")
+    close(posed.R_global, golden.out("global_rotmats"), tol, "global rotations")
+    R_local = torch.cat([posed.global_orient[:, None], posed.body_pose], dim=1)
+    close(R_local, golden.out("relative_rotmats"), tol, "relative rotations")
+    close(ik.rest_twist(rest), golden.out("rest_ortho_twist"), tol, "rest twists")
+    close(ik.ortho_twist(rest, posed.R_global), golden.out("ortho_twist"), tol, "posed twists")
+
+
+def check_ik(golden) -> None:
+    assert tuple(golden.config["leaf_order"]) == ik.LEAF_JOINTS
+    for precision, dtype, tol in (("f64", torch.float64, 1e-7), ("f32", torch.float32, 1e-4)):
+        body, h36m = toy_body(golden, dtype)
+        joints, twist, beta, leaf = (
+            tensor(golden.inputs[f"{precision}/{name}"]) for name in ("joints", "ortho_twist", "beta", "leaf_rot")
+        )
+        rest = body.rest_joints(beta)
+        for prefix, mode in (("xyprio", "xy"), ("bigdiff", "final")):
+            solved = ik.solve(joints, rest, mode)
+            for name, value in zip(("pose", "bones", "R0", "R9"), solved, strict=True):
+                close(value, golden.out(f"{precision}/{prefix}_{name}"), tol, f"{precision} {prefix} {name}")
+        theta = ik.compose(solved, rest, twist, leaf)
+        close(theta, golden.out(f"{precision}/compose_theta"), tol, f"{precision} compose")
+        result = ik.inverse_kinematics(body, joints, twist, beta, leaf)
+        close(result.betas, golden.out(f"{precision}/ik_beta"), 0 if dtype == torch.float32 else 1e-7, "betas")
+        close(result.betas[:, 0].float(), golden.out(f"{precision}/ik_beta")[:, 0].astype(np.float32), 0, "beta 0")
+        close(result.R_local, golden.out(f"{precision}/ik_theta"), tol, f"{precision} theta")
+        close(result.transl, golden.out(f"{precision}/ik_transl"), tol, f"{precision} transl")
+        posed = body(result.betas, result.R_local[:, 1:], result.R_local[:, 0], result.transl)
+        close(posed.joints, golden.out(f"{precision}/ik_joints"), tol, f"{precision} joints")
+        close(posed.vertices, golden.out(f"{precision}/ik_vertices"), tol, f"{precision} vertices")
+        close(body.regress(posed.vertices, h36m), golden.out(f"{precision}/ik_joints17"), tol, f"{precision} joints17")
+
+
+def check_decode(golden) -> None:
+    i, width = golden.inputs, golden.config["img_hw"][1]
+    readouts = {}
+    for name in ("pass", "flip"):
+        heads = [tensor(i[f"{name}/{head}"]) for head in ("depth", "rho0", "twist", "shape", "leaf")]
+        readout = decoding.read_heads(tensor(i[f"{name}/heatmap_logits_x64"]).float() / 64, *heads)
+        readouts[name] = readout if name == "pass" else decoding.unmirror(readout, width)
+        for field, value in readouts[name]._asdict().items():
+            reference = golden.out(f"inner_{name}/{field}")
+            close(value.reshape(reference.shape), reference, 1e-5, f"{name} {field}")
+        K = tensor(i["K"])
+        f = (K[:, 0, 0] + K[:, 1, 1]) / 2
+        close(f.reshape(-1, 1, 1), golden.out(f"inner_{name}/f"), 1e-5, "focal length")
+    final = decoding.unproject(decoding.merge(readouts["pass"], readouts["flip"]), tensor(i["K"]))
+    out = lambda name: golden.out(f"final/{name}")  # noqa: E731
+    for name in ("uv", "depth", "xyz", "xyz0", "ortho_twist"):
+        close(getattr(final, name), out(name), 1e-5, name)
+    close(1000 * final.density, out("density"), 1e-5, "density, mm per px")
+    close(final.leaf_rot.flatten(-2), out("leaf_rot"), 1e-5, "leaf rotations")
+
+    body, h36m = toy_body(golden, torch.float32)
+    result = ik.inverse_kinematics(body, final.xyz[:, :24] + final.xyz0, final.ortho_twist, final.beta, final.leaf_rot)
+    close(result.betas, out("beta"), 1e-5, "beta")
+    close(result.R_local, out("theta"), 1e-4, "theta")
+    close(result.transl, out("transl"), 1e-4, "transl")
+    posed = body(result.betas, result.R_local[:, 1:], result.R_local[:, 0], result.transl)
+    close(posed.joints, out("smpl_joints24"), 1e-4, "joints24")
+    close(posed.vertices, out("smpl_vertices"), 1e-4, "vertices")
+    close(body.regress(posed.vertices, h36m), out("smpl_joints17"), 1e-4, "joints17")
+
+
 CHECKS = [
+    ("smpl_synth*", check_smpl_synth),
+    ("decode*", check_decode),
+    ("ik*", check_ik),
     ("geometry*", check_geometry),
     ("perspective_rotation*", check_perspective_rotation),
     ("perspective_encoding*", check_perspective_encoding),
