@@ -187,8 +187,8 @@ def _boxes_from_csv(path: Path) -> dict[str, list[np.ndarray]]:
     boxes: dict[str, list[np.ndarray]] = {}
     for number, row in enumerate(rows, 1):
         try:
-            file, *values = (row[column].strip() for column in columns)
-            boxes.setdefault(file, []).append(np.array([float(value) for value in values]))
+            name, *values = (row[column].strip() for column in columns)
+            boxes.setdefault(name, []).append(np.array([float(value) for value in values]))
         except (IndexError, ValueError) as error:
             raise ValueError(
                 f"Row {number} of {path.name} is {','.join(row)!r}, not a file name and four numbers. Give rows "

@@ -95,9 +95,9 @@ def given_people(
             people.append(PersonBox(np.asarray(box, dtype=np.float64), 1.0, "box"))
     for person in keypoints:
         around = box_from_keypoints(person.points)
-        reason = "The key points show fewer than three joints. Give a person with more." if around is None else None
-        reason = reason or check_box(around, size_hw)
-        if reason:
+        if around is None:
+            reasons.append("The key points show fewer than three joints. Give a person with more.")
+        elif reason := check_box(around, size_hw):
             reasons.append(reason)
         else:
             seen = np.nan_to_num(person.points[:, 2])
@@ -147,13 +147,13 @@ def _detect(rgb: np.ndarray, min_score: float) -> list[PersonBox]:
     pad_y = max(border, 128 - small.shape[0])  # never smaller than the detector's window
     pad_x = max(border, 64 - small.shape[1])
     small = cv2.copyMakeBorder(small, pad_y, pad_y, pad_x, pad_x, cv2.BORDER_REPLICATE)
-    windows, scores = _detector().detectMultiScale(
+    found, margins = _detector().detectMultiScale(
         cv2.cvtColor(small, cv2.COLOR_RGB2BGR), winStride=(4, 4), padding=(0, 0), scale=1.1, groupThreshold=0
     )
-    if len(windows) == 0:
+    if len(found) == 0:
         return []
-    windows = (np.asarray(windows, dtype=np.float64) - [pad_x, pad_y, 0, 0]) / scale
-    scores = np.asarray(scores, dtype=np.float64).ravel()
+    windows = (np.asarray(found, dtype=np.float64) - [pad_x, pad_y, 0, 0]) / scale
+    scores = np.asarray(margins, dtype=np.float64).ravel()
     people = []
     for box, score in _suppress(windows, scores, min_score):
         x, y, bw, bh = box
@@ -167,7 +167,7 @@ def _detector() -> cv2.HOGDescriptor:
     """One detector a thread: OpenCV does not promise that one may be shared."""
     if not hasattr(_local, "hog"):
         _local.hog = cv2.HOGDescriptor()
-        _local.hog.setSVMDetector(cv2.HOGDescriptor_getDefaultPeopleDetector())
+        _local.hog.setSVMDetector(cv2.HOGDescriptor.getDefaultPeopleDetector())
     return _local.hog
 
 
