@@ -1,4 +1,4 @@
-"""The recipe: population, T-pose, topology, order, joints, weights and shape spaces, in that order."""
+"""The recipe: population, T-pose, topology, order, joints, weights, shape spaces, correctives."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from . import shape, skeleton, topology
+from . import correctives, points, shape, skeleton, topology
 from .collapse import SymmetricMesh, collapse_onto_rim
 from .population import Morphs, Persons, concatenate, draw, mean_baby
 from .source import BODY_VERTICES, Base, Rig, Source, load_base, load_rig
@@ -161,12 +161,19 @@ def build(source: Source) -> FreeBody:
         log.info("%s: explained variance %s", gender, spaces[gender].explained[[0, 1, 4, 9, 15]].round(3).tolist())
     kid, _, _ = pose(mean_baby())
     log.info("kid template %.2f m", np.ptp(kid[0, :, 1]))
+    mean = spaces["neutral"].template
+    posedirs, rms = correctives.pose_correctives(mean, regressor @ mean, weights, faces, mirror)
+    for joint, (wanted, left) in rms.items():
+        log.info("correctives of joint %d: %.1f mm rms, %.1f mm after the fit", joint, 1e3 * wanted, 1e3 * left)
+    rows_of, errors = points.point_rows(vertices[fit], mean, weights, regressor, mirror)
+    log.info("points: %d, errors of fitted ones in mm %s", len(rows_of), {k: round(1e3 * e, 1) for k, e in errors.items()})
     return FreeBody(
         spaces=spaces,
         faces=faces,
         mirror=mirror,
         weights=weights,
         J_regressor=regressor,
-        posedirs=np.zeros((len(ids), 3, 207)),
+        posedirs=posedirs,
         kid_template=shape.centre(kid)[0],
+        points=rows_of,
     )
