@@ -1,0 +1,240 @@
+"""The command line: `bodyreg infer | train | evaluate | export | prepare | models | doctor`.
+
+Commands are thin: they read options, import what they call when they call it (so that `--help` is quick), and print.
+Exit codes: 0 when every input has a record, 1 on an error of the user's (one message, no traceback), 2 on misuse.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+
+class _Commands(TyperGroup):
+    """Turns errors that a user can mend into one message and exit code 1; `--debug` lets the traceback through."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError) as error:  # MissingFileError and every other message of ours is among these
+            if ctx.params.get("debug"):
+                raise
+            _fail(str(error) or type(error).__name__)
+        except KeyboardInterrupt:
+            _fail("Interrupted. What was finished is on disk; run again with --resume to go on.", code=130)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Photographs in, posed SMPL bodies out.",
+)
+prepare_app = typer.Typer(no_args_is_help=True, help="Prepare data sets for training.")
+app.add_typer(prepare_app, name="prepare")
+
+Model = Annotated[str, typer.Option(help="Name of the network, see `bodyreg models`.")]
+Weights = Annotated[Path | None, typer.Option(help="Weights file; default: those that ship for the model.")]
+Body = Annotated[str, typer.Option(help="Body model: free, smpl (found in BODYREG_DATA) or a file.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value ...", show_default=False)]
+Config = Annotated[str, typer.Argument(help="Configuration: a shipped name or the path of a YAML file.")]
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is being done.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    if version:
+        import bodyreg
+
+        typer.echo(f"bodyreg {bodyreg.__version__}")
+        raise typer.Exit
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("bodyreg").setLevel(logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING)
+
+
+@app.command()
+def infer(
+    photos: Annotated[Path, typer.Argument(help="Folder of photographs, or one photograph.")],
+    out: Annotated[Path, typer.Option(help="Folder of the results.")],
+    model: Model = "perspose_small",
+    weights: Weights = None,
+    body: Body = "free",
+    people: Annotated[str, typer.Option(help="How people are found: auto, hog or whole.")] = "auto",
+    boxes: Annotated[Path | None, typer.Option(help="Person boxes, JSON or CSV.")] = None,
+    keypoints: Annotated[Path | None, typer.Option(help="2D key points: OpenPose folder, COCO JSON or npz.")] = None,
+    focal_mm: Annotated[float | None, typer.Option(help="35 mm-equivalent focal length of all photographs.")] = None,
+    fov: Annotated[float | None, typer.Option(help="Horizontal field of view of all photographs, degrees.")] = None,
+    intrinsics: Annotated[Path | None, typer.Option(help='JSON {file or "*": {fx, fy, cx, cy}}.')] = None,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="People a forward pass.")] = 16,
+    formats: Annotated[str, typer.Option(help="Comma-separated: obj, ply, glb, npz, json.")] = "obj,npz,json",
+    up: Annotated[str, typer.Option(help="Axes of OBJ and PLY: camera (y down) or y (for viewers).")] = "camera",
+    overlay: Annotated[
+        bool, typer.Option("--overlay/--no-overlay", help="Draw the bodies over the photographs.")
+    ] = True,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep finished records of an interrupted run.")] = False,
+) -> None:
+    """Pose every person in a folder of photographs."""
+    from bodyreg.inference.folder import infer_folder
+
+    with _progress() as progress:
+        summary = infer_folder(
+            photos,
+            out,
+            model=model,
+            weights=weights,
+            body=body,
+            people=people,
+            boxes=boxes,
+            keypoints=keypoints,
+            focal_mm=focal_mm,
+            fov=fov,
+            intrinsics=intrinsics,
+            device=device,
+            batch_size=batch_size,
+            formats=_names(formats),
+            up=up,
+            overlay=overlay,
+            resume=resume,
+            progress=progress,
+        )
+    typer.echo(str(summary))
+
+
+@app.command()
+def export(
+    results: Annotated[Path, typer.Argument(help="Result folder, or one npz or JSON file of SMPL parameters.")],
+    out: Annotated[Path, typer.Option(help="Folder of the exported files.")],
+    formats: Annotated[str, typer.Option(help="Comma-separated: obj, ply, glb, amass.")] = "obj",
+    body: Annotated[str | None, typer.Option(help="Body model; default: the one named in each file.")] = None,
+    up: Annotated[str, typer.Option(help="Axes of OBJ and PLY: camera (y down) or y (for viewers).")] = "camera",
+) -> None:
+    """Write meshes or motion files from saved parameters; no network is run."""
+    from bodyreg.inference.export import export_results
+
+    written = export_results(results, out, formats=_names(formats), body=body, up=up)
+    typer.echo(f"{len(written)} files in {out}")
+
+
+@app.command()
+def train(config: Config, overrides: Overrides = None) -> None:
+    """Train what a configuration describes, or go on where an interrupted run of it stopped."""
+    from bodyreg.training.run import train as run
+
+    typer.echo(f"Weights: {run(config, overrides or [])}")
+
+
+@app.command()
+def evaluate(
+    config: Config = "perspose_small",
+    overrides: Overrides = None,
+    weights: Weights = None,
+    device: Device = "auto",
+    out: Annotated[Path | None, typer.Option(help="Also write the row as JSON to this file.")] = None,
+) -> None:
+    """Score a model on held-out synthetic people, beside the mean pose."""
+    from bodyreg.evaluation.evaluate import evaluate_synthetic
+
+    _print_table("evaluation", evaluate_synthetic(config, overrides or [], weights=weights, device=device, out=out))
+
+
+@prepare_app.command("synthetic")
+def prepare_synthetic(
+    out: Annotated[Path, typer.Option(help="Folder of the shards; those already there are kept.")],
+    count: Annotated[int, typer.Option(min=1, help="Scenes, rounded up to whole shards.")] = 10000,
+    motion: Annotated[Path | None, typer.Option(help="Folder of AMASS-layout files; default: the pose prior.")] = None,
+    held_out: Annotated[bool, typer.Option("--held-out", help="Only clips that are never trained on.")] = False,
+    seed: Annotated[int, typer.Option(help="With the shard's number decides its contents.")] = 0,
+) -> None:
+    """Render people of the free body into shards for training."""
+    from bodyreg.data.synthetic.prepare import prepare_synthetic as prepare
+
+    shards = prepare(out, count, motion=motion, held_out=held_out, seed=seed)
+    typer.echo(f"{len(shards)} shards in {out}")
+
+
+@app.command()
+def models() -> None:
+    """List the networks, and whether weights are at hand."""
+    from bodyreg.checkpoints import default_weights
+    from bodyreg.models.registry import MODELS
+
+    def state(name: str) -> str:
+        try:
+            return f"{default_weights(name).stat().st_size / 1e6:.1f} MB, shipped"
+        except ValueError:
+            return "bring your own: --weights FILE"
+
+    _print_rows(
+        ("name", "kind", "weights", "what it is", "source"),
+        [(name, entry.kind, state(name), entry.summary, entry.source) for name, entry in MODELS.items()],
+    )
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this installation has: versions, devices, bodies, weights, optional parts."""
+    from bodyreg.doctor import examine
+
+    _print_table("doctor", examine())
+
+
+def main() -> None:
+    """Entry point. `--debug` is understood at any place of the line."""
+    arguments = sys.argv[1:]
+    if "--debug" in arguments:
+        arguments = ["--debug", *(a for a in arguments if a != "--debug")]
+    app(args=arguments, prog_name="bodyreg")
+
+
+def _fail(message: str, code: int = 1) -> None:
+    typer.echo(f"Error: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip().lower() for part in text.split(",") if part.strip())
+
+
+def _print_table(title: str, values: dict[str, Any]) -> None:
+    _print_rows((title, ""), [(key, str(value)) for key, value in values.items()])
+
+
+def _print_rows(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+class _progress:
+    """A bar for jobs that report (done, total, label); nothing when the output is no terminal."""
+
+    def __enter__(self) -> Any:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self._bar = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
+        self._bar.start()
+        self._task = self._bar.add_task("photographs", total=None)
+        return self._report
+
+    def _report(self, done: int, total: int, label: str = "") -> None:
+        self._bar.update(self._task, completed=done, total=total, description=label or "photographs")
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()

@@ -1,0 +1,111 @@
+"""The command line: exit codes, messages, and that every command calls its function as that is written."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bodyreg.cli import app
+from bodyreg.files import MissingFileError
+
+# Command line -> module and function it must call.
+CALLS = {
+    "infer photos --out out --formats obj,GLB --fov 60 --no-overlay": ("bodyreg.inference.folder", "infer_folder"),
+    "export out --out meshes --formats amass": ("bodyreg.inference.export", "export_results"),
+    "train perspose_small run.steps=1": ("bodyreg.training.run", "train"),
+    "evaluate perspose_small --device cpu": ("bodyreg.evaluation.evaluate", "evaluate_synthetic"),
+    "prepare synthetic --out shards --count 3": ("bodyreg.data.synthetic.prepare", "prepare_synthetic"),
+}
+RETURNS = {"export_results": [Path("a")], "evaluate_synthetic": {"MPJPE": "1"}, "prepare_synthetic": [Path("a")]}
+
+
+def run(line: str | list[str]):
+    return CliRunner().invoke(app, line.split() if isinstance(line, str) else line, prog_name="bodyreg")
+
+
+@pytest.fixture(params=CALLS, ids=[line.split(" ")[0] for line in CALLS])
+def call(request, monkeypatch):
+    """A command line, and a list that fills with the arguments its function is called with; `outcome` may be raised."""
+    module_name, function = CALLS[request.param]
+    module = importlib.import_module(module_name)
+    signature = inspect.signature(getattr(module, function))
+
+    class Call:
+        line = request.param
+        arguments: dict = {}
+        outcome: Exception | None = None
+
+    def stand_in(*args, **kwargs):
+        Call.arguments = dict(signature.bind(*args, **kwargs).arguments)  # TypeError if the command calls it wrongly
+        if Call.outcome is not None:
+            raise Call.outcome
+        return RETURNS.get(function)
+
+    monkeypatch.setattr(module, function, stand_in)
+    return Call
+
+
+def test_command_calls_its_function(call):
+    result = run(call.line)
+    assert result.exit_code == 0, result.output
+    assert call.arguments
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("The file is bad. Mend it."), MissingFileError("Cannot find SMPL."), OSError("No space left.")]
+)
+def test_errors_of_the_user_are_one_message_and_exit_1(call, error):
+    call.outcome = error
+    result = run(call.line)
+    assert result.exit_code == 1
+    assert result.stderr.strip() == f"Error: {error}"
+
+
+def test_debug_shows_the_error_itself(call):
+    call.outcome = ValueError("inner")
+    result = run(["--debug", *call.line.split()])
+    assert isinstance(result.exception, ValueError)
+
+
+def test_errors_of_ours_are_not_hidden(call):
+    call.outcome = TypeError("a bug")
+    assert isinstance(run(call.line).exception, TypeError)
+
+
+@pytest.mark.parametrize("line", ["infer", "infer photos", "nonsense", "infer photos --out o --batch-size 0", "train"])
+def test_misuse_is_exit_2(line):
+    assert run(line).exit_code == 2
+
+
+def test_only_commands_that_exist_are_listed():
+    listed = {command.name or command.callback.__name__ for command in app.registered_commands}
+    assert listed | {group.name for group in app.registered_groups} == {
+        "infer", "export", "train", "evaluate", "prepare", "models", "doctor",
+    }  # fmt: skip
+
+
+def test_models_and_doctor_run():
+    assert "perspose_small" in run("models").output
+    report = run("doctor")
+    assert report.exit_code == 0 and "6890 vertices" in report.output
+
+
+def test_unknown_configuration_and_key():
+    result = run("train perspose_smal")
+    assert result.exit_code == 1 and "Did you mean 'perspose_small'" in result.stderr
+    result = run("train perspose_small run.stepz=1")
+    assert result.exit_code == 1 and "run.steps" in result.stderr
+
+
+def test_module_can_be_run_and_takes_debug_anywhere():
+    line = [sys.executable, "-m", "bodyreg"]
+    done = subprocess.run([*line, "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("bodyreg ")
+    done = subprocess.run([*line, "train", "no_such_thing", "--debug"], capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" in done.stderr and "no_such_thing" in done.stderr
