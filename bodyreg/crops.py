@@ -71,7 +71,7 @@ class Crop:
     def inside(self, points_px: np.ndarray) -> np.ndarray:
         """Whether crop pixels (..., 2) lie strictly inside the crop: (...,) bool."""
         h, w = self.size_hw
-        return ((points_px > 0) & (points_px < (w, h))).all(-1)
+        return np.asarray(((points_px > 0) & (points_px < (w, h))).all(-1))
 
 
 class InPlane(NamedTuple):

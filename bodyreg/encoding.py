@@ -28,9 +28,8 @@ def perspective_encoding(
         raise ValueError(f"The crop is {h} x {w} pixels. Use a height and width that are multiples of {stride}.")
     if K_crop.ndim != 3 or K_crop.shape[-2:] != (3, 3):
         raise ValueError(f"K_crop has shape {tuple(K_crop.shape)}. Pass intrinsics of shape (B, 3, 3).")
-    options = {"dtype": K_crop.dtype, "device": K_crop.device}
-    u = stride * (torch.arange(w // stride, **options) + 0.5)
-    v = stride * (torch.arange(h // stride, **options) + 0.5)
+    u = stride * (torch.arange(w // stride, dtype=K_crop.dtype, device=K_crop.device) + 0.5)
+    v = stride * (torch.arange(h // stride, dtype=K_crop.dtype, device=K_crop.device) + 0.5)
     K = K_crop[:, :, :, None, None]
     # K is upper triangular, so back substitution inverts it without the rounding of a general inverse.
     y = ((v[:, None] - K[:, 1, 2]) / K[:, 1, 1]).expand(-1, -1, len(u))

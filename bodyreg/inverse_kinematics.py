@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from bodyreg import skeletons
 from bodyreg.rotations import kabsch, rodrigues, swing, swing_angle, unit
 
 if TYPE_CHECKING:
     from bodyreg.body import BodyModel
 
-PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
+PARENTS = skeletons.get("smpl-24").parents
 """SMPL's kinematic tree; the pelvis's -1 also serves as an index where the method lets it."""
 LEAF_JOINTS = (22, 23, 10, 11, 15)
 """Joints whose local rotation is not to be had from joint positions, in the order of the regressed rotations."""

@@ -177,7 +177,8 @@ def mirror_matrix(R: Tensor) -> Tensor:
 def kabsch(source: Tensor, target: Tensor) -> Tensor:
     """Rotations (..., 3, 3) that best take vectors `source` (..., N, 3) to `target` (..., N, 3), least squares.
 
-    No centring. Where the best orthogonal matrix would be a reflection, the weakest direction is flipped. A covariance whose entries sum to exactly zero gives the identity, as in PersPose.
+    No centring. Where the best orthogonal matrix would be a reflection, the weakest direction is flipped. A covariance
+    whose entries sum to exactly zero gives the identity, as in PersPose.
     Coplanar vectors (rank two) are fine, also for the derivative; collinear ones leave the rotation undetermined.
     """
     covariance = target.mT @ source

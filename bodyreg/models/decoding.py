@@ -12,14 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bodyreg import skeletons
+from bodyreg.inverse_kinematics import LEAF_JOINTS
 from bodyreg.rotations import matrix_from_6d, mirror_matrix
 
 NUM_JOINTS = 25
-LEAF_JOINTS = (22, 23, 10, 11, 15)
-"""SMPL joints (hands, feet, head) whose local rotations are regressed, in the order of the leaf head."""
-
-_MIRROR = (0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22, 24)
-_MIRROR_LEAVES = (1, 0, 3, 2, 4)
+_MIRROR = (*skeletons.get("smpl-24").mirror, 24)
+_MIRROR_LEAVES = tuple(LEAF_JOINTS.index(_MIRROR[k]) for k in LEAF_JOINTS)
 _DEPTH_RANGE_M = 2.2
 _DENSITY_CENTRE, _DENSITY_LOG_RANGE = 7e-3, 3.0
 _LEAF_EPS = 1e-6

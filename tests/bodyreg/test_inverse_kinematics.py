@@ -148,7 +148,7 @@ def test_gradient_of_the_solver_matches_finite_differences(body):
         return result.R_local, result.transl
 
     inputs = tuple(x.detach().requires_grad_() for x in (joints, twist, betas))
-    # The forward rounding of small triangles (1e-8 beside 1e-4) is not in the derivative: entries of up to 18, off by 0.006.
+    # The forward rounding of small triangles (1e-8 beside 1e-4) is not in the derivative: entries of 18 off by 0.006.
     assert torch.autograd.gradcheck(pose, inputs, eps=1e-6, atol=0.01, rtol=1e-3)
 
 

@@ -7,11 +7,12 @@ import json
 import numpy as np
 import torch
 
-from bodyreg import crops, encoding, rotations
+from bodyreg import crops, encoding, rotations, skeletons
 from bodyreg import inverse_kinematics as ik
 from bodyreg.body import BodyModel
 from bodyreg.cameras import Camera
 from bodyreg.crops import make_crop, make_crop_without_camera
+from bodyreg.data import annotations
 from bodyreg.models import decoding
 
 PENDING = {
@@ -135,7 +136,7 @@ def check_labels(golden, case: str, image_hw, size_hw) -> None:
 def check_perspective_encoding(golden) -> None:
     K = tensor(golden.inputs["K"])
     known = torch.tensor([name != "coco" for name in golden.inputs["dataset_name"]])
-    for tag in sorted({name.split("/")[0] for name in golden.out_names}):
+    for tag in sorted({name.split("/")[0] for name in golden.names()}):
         h, w = (int(n) for n in tag.split("x"))
         close(encoding.perspective_encoding(K, (h, w), known=known), golden.out(f"{tag}/pe"), 1e-6, tag)
         mirrored = encoding.mirror_intrinsics(K, w)
@@ -227,7 +228,35 @@ def check_decode(golden) -> None:
     close(body.regress(posed.vertices, h36m), out("smpl_joints17"), 1e-4, "joints17")
 
 
+def check_preprocess(golden) -> None:
+    i, tol = golden.inputs, 1e-6
+    body, _ = toy_body(golden, torch.float64)
+    theta, transl, beta = tensor(i["theta_world"]), tensor(i["trans_world"]), tensor(i["beta"])
+    J0 = body.rest_joints(beta)[:, 0]
+    camera = tensor(i["cam_R"]), tensor(i["cam_t"])
+    orient, transl_cam = annotations.camera_smpl_from_world(theta[:, :3], transl, J0, *camera)
+    theta_cam = torch.cat([orient, theta[:, 3:]], dim=1)
+    close(theta_cam, golden.out("theta_cam"), tol, "theta")
+    close(transl_cam, golden.out("trans_cam"), tol, "translation")
+    posed = body(beta, theta_cam[:, 3:], orient, transl_cam)
+    close(posed.vertices, golden.out("vertices_cam"), tol, "vertices")
+    boxes = [annotations.box_around(p, (h, w)) for p, (w, h) in zip(i["kps"], i["img_wh"], strict=True)]
+    close(np.stack(boxes), golden.out("kp2bbox"), tol, "boxes")
+    w, h = i["vis_wh"]
+    seen = [annotations.visible_vertices(m[:, :2], m[:, 2], i["vis_faces"], (h, w)) for m in i["vis_uvd"]]
+    assert np.array_equal(np.stack(seen), golden.out("vis")), "visibility"
+    # The two index lists of 3DHP are what converting between the named joint sets does.
+    lists = {
+        "joint_index_3dhp_train_28_to_17": ("mpi3dhp-28", "mpi3dhp-17"),
+        "joint_index_3dhp17_to_h36m17": ("mpi3dhp-17", "h36m-17"),
+    }
+    for name, (source, target) in lists.items():
+        indices = np.arange(len(skeletons.get(source)), dtype=np.float64)[:, None]
+        assert skeletons.convert(indices, source, target)[:, 0].astype(int).tolist() == golden.config[name], name
+
+
 CHECKS = [
+    ("preprocess*", check_preprocess),
     ("smpl_synth*", check_smpl_synth),
     ("decode*", check_decode),
     ("ik*", check_ik),
