@@ -228,9 +228,19 @@ def png(w: int, h: int, *, depth: int = 8, kind: int = 0, data: bytes = b"") -> 
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def test_header_bomb_is_refused_before_decoding(tmp_path, monkeypatch):
-    bomb = tmp_path / "bomb.png"
-    bomb.write_bytes(png(20_000, 20_000, data=zlib.compress(bytes(1000))))
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
+def test_header_bomb_is_refused_before_decoding(tmp_path, monkeypatch, rgb, suffix):
+    bomb = tmp_path / f"bomb.{suffix}"
+    if suffix == "png":
+        bomb.write_bytes(png(20_000, 20_000, data=zlib.compress(bytes(1000))))
+    else:
+        data = bytearray(save(bomb, rgb).read_bytes())
+        if suffix == "jpg":
+            start = data.index(b"\xff\xc0") + 5
+            data[start : start + 4] = struct.pack(">HH", 20_000, 20_000)
+        else:
+            data[18:26] = struct.pack("<ii", 20_000, 20_000)
+        bomb.write_bytes(data)
 
     def decode(*_args):
         raise AssertionError("the picture was decoded")
