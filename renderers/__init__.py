@@ -29,6 +29,8 @@ _HOME = {
     "ndc_camera_from_fov": "cameras",
     "px_from_ndc": "cameras",
     "ndc_from_px": "cameras",
+    "rasterize": "rasterize",
+    "Fragments": "rasterize",
     "clip_faces": "clipping",
     "map_threads": "threads",
     "thread_count": "threads",

@@ -27,9 +27,9 @@ NEAR = 0.02
 _STRIP_ROWS = 48  # of output pixels; fixed, so that the picture does not depend on the number of threads
 
 # Towards a warm key light at the upper left of the camera, a cool weak fill at its right, a rim light behind.
-_LIGHTS = ((-0.55, -0.75, -0.75, 0.74, 0.71, 0.66, 0.25), (0.85, -0.15, -0.60, 0.20, 0.23, 0.28, 0.50))
+_LIGHTS = ((-0.55, -0.75, -0.75, 0.82, 0.79, 0.74, 0.18), (0.85, -0.15, -0.60, 0.20, 0.23, 0.28, 0.50))
 _RIM = (0.35, -0.60, 0.72, 0.22, 0.22, 0.24, 0.0)
-_MATERIAL = (0.25, 0.26, 0.28, 0.13, 0.12, 0.11, 0.045, 22.0)
+_MATERIAL = (0.19, 0.20, 0.22, 0.09, 0.085, 0.08, 0.045, 22.0)
 
 
 class Scene(NamedTuple):

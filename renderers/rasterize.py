@@ -1,0 +1,149 @@
+"""The front of the rasteriser: triangles in normalised device coordinates to per-pixel fragments.
+
+Frame, pixel centres and every rule of coverage, order and padding are PyTorch3D's (Ravi et al., 2020), so that results
+can be exchanged: x left, y up, the shorter image side spans [-1, 1], z is the view depth in world units. Gradients are
+the true ones also where the reference's are not: with perspective correction and clipping, barycentric coordinates are
+clipped first and corrected afterwards, which gives the same values with denominators that cannot vanish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from renderers.clipping import clip_faces
+
+BACKENDS = ("cpu", "naive")
+
+
+class Fragments(NamedTuple):
+    """The faces at every pixel, nearest first; slots without a face hold -1 in all four."""
+
+    pix_to_face: Tensor
+    """(N, H, W, K) int64 index into the packed faces of the batch."""
+    zbuf: Tensor
+    """(N, H, W, K) view depth."""
+    bary: Tensor
+    """(N, H, W, K, 3) barycentric coordinates."""
+    dists: Tensor
+    """(N, H, W, K) squared NDC distance to the nearest edge, negative inside the face."""
+
+
+class Settings(NamedTuple):
+    """What every back end takes, besides the faces."""
+
+    size_hw: tuple[int, int]
+    blur: float
+    k: int
+    perspective: bool
+    clip: bool
+    cull: bool
+
+
+def rasterize(
+    face_verts: Tensor,
+    faces_per_mesh: Sequence[int] | None = None,
+    *,
+    image_size: int | tuple[int, int] = 256,
+    blur_radius: float = 0.0,
+    faces_per_pixel: int = 8,
+    perspective_correct: bool = True,
+    clip_barycentric: bool | None = None,
+    cull_backfaces: bool = False,
+    z_clip: float | None = None,
+    backend: str | None = None,
+    threads: int | None = None,
+) -> Fragments:
+    """Find the `faces_per_pixel` nearest faces at every pixel centre of every image.
+
+    Args:
+        face_verts: (F, 3, 3) corners of the faces of all meshes, packed: x and y in NDC, view depth z. Differentiable.
+        faces_per_mesh: number of faces of each of the N meshes, in order; one mesh by default.
+        image_size: (H, W) or one number for a square, pixels.
+        blur_radius: squared NDC distance outside its edges at which a face still counts.
+        perspective_correct: correct barycentric coordinates for perspective.
+        clip_barycentric: limit them to [0, 1]; by default where there is blur.
+        cull_backfaces: leave out faces whose corners run clockwise as displayed.
+        z_clip: depth at which faces are cut (None: a face with a corner at or behind the camera is left out).
+        backend: one of `BACKENDS`; by default "cpu" for float32 on the CPU, else "naive".
+        threads: of the CPU back end, see `renderers.threads.thread_count`; results do not depend on it.
+
+    Raises:
+        ValueError: wrong shapes, counts that do not add up, vertices that are not finite.
+    """
+    size_hw = (image_size, image_size) if isinstance(image_size, int) else (int(image_size[0]), int(image_size[1]))
+    counts = [len(face_verts)] if faces_per_mesh is None else [int(n) for n in faces_per_mesh]
+    _check(face_verts, counts, size_hw, blur_radius, faces_per_pixel)
+    clip = blur_radius > 0 if clip_barycentric is None else clip_barycentric
+    settings = Settings(size_hw, float(blur_radius), faces_per_pixel, perspective_correct, clip, cull_backfaces)
+    if z_clip is None:
+        return _dispatch(face_verts, counts, None, settings, backend, threads)
+
+    clipped = clip_faces(face_verts, z_clip, perspective=perspective_correct)
+    mesh_ends = torch.tensor(counts).cumsum(0) if counts else torch.zeros(0, dtype=torch.int64)
+    ends = torch.searchsorted(clipped.face.cpu(), mesh_ends).tolist()
+    new_counts = [b - a for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+    fragments = _dispatch(clipped.face_verts, new_counts, clipped.neighbour, settings, backend, threads)
+    hit = fragments.pix_to_face >= 0
+    piece = fragments.pix_to_face[hit]
+    bary = fragments.bary.clone()
+    bary[hit] = torch.einsum("sjk,sk->sj", clipped.bary[piece], fragments.bary[hit])
+    pix_to_face = fragments.pix_to_face.clone()
+    pix_to_face[hit] = clipped.face[piece]
+    return Fragments(pix_to_face, fragments.zbuf, bary, fragments.dists)
+
+
+def pixel_centres(size: int, other: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """NDC coordinate of the pixel centres along a side of `size` pixels, from the left (or top) on: falling values.
+
+    `other` is the length of the other side. The order of operations, in the given precision, is part of the rule: it
+    decides which pixels lie inside a face.
+    """
+    span = torch.tensor(2.0, dtype=dtype)
+    if size > other:
+        span = span * size / other
+    offset = span / 2
+    index = torch.arange(size - 1, -1, -1).to(dtype)
+    return -offset + (span * index + offset) / size
+
+
+def _dispatch(
+    face_verts: Tensor,
+    counts: list[int],
+    neighbour: Tensor | None,
+    settings: Settings,
+    backend: str | None,
+    threads: int | None,
+) -> Fragments:
+    if backend is None:
+        on_cpu = face_verts.device.type == "cpu" and face_verts.dtype == torch.float32
+        backend = "cpu" if on_cpu else "naive"
+    if backend == "naive":
+        from renderers.backends.naive import rasterize_fragments
+
+        return Fragments(*rasterize_fragments(face_verts, counts, neighbour, settings))
+    if backend == "cpu":
+        from renderers.backends.cpu_fragments import rasterize_fragments as compiled
+
+        return Fragments(*compiled(face_verts, counts, neighbour, settings, threads))
+    raise ValueError(f"There is no back end {backend!r}. Choose one of {', '.join(BACKENDS)}.")
+
+
+def _check(face_verts: Tensor, counts: list[int], size_hw: tuple[int, int], blur: float, k: int) -> None:
+    if face_verts.ndim != 3 or face_verts.shape[1:] != (3, 3):
+        raise ValueError(f"The faces have shape {tuple(face_verts.shape)}. Give (F, 3, 3) corners: x, y, depth.")
+    if not face_verts.is_floating_point():
+        raise ValueError(f"The faces are {face_verts.dtype}. Give floating point numbers.")
+    if not bool(torch.isfinite(face_verts.detach()).all()):
+        bad = int((~torch.isfinite(face_verts.detach())).flatten(1).any(1).nonzero()[0, 0])
+        raise ValueError(f"Face {bad} has a corner that is not finite. Repair or remove such vertices first.")
+    if sum(counts) != len(face_verts) or min(counts, default=0) < 0:
+        raise ValueError(f"faces_per_mesh adds up to {sum(counts)} of {len(face_verts)}. Give a count per mesh.")
+    if min(size_hw) < 1 or k < 1 or not blur >= 0:
+        raise ValueError(
+            f"The image is {size_hw[0]} x {size_hw[1]} with {k} faces per pixel and blur {blur}. "
+            "Give at least 1, 1, 1 and a blur of 0 or more."
+        )
