@@ -33,11 +33,11 @@ MIRROR = np.array([NAMES.index(n.replace("left", "#").replace("right", "left").r
 # bends; ankle x- lifts the toes; trunk and head x+ nods; shoulder z+ lifts, y- swings forward, x- turns outward;
 # elbow y- bends; wrist and hand z- closes the palm.
 _DEGREES = {
-    "left_hip": ("y", (-138, 45), (-55, 78), (-40, 85)),
+    "left_hip": ("y", (-138, 45), (-55, 100), (-40, 85)),
     "spine1": ("y", (-35, 60), (-35, 35), (-35, 35)),
     "left_knee": ("y", (-6, 155), (-20, 25), (-12, 15)),
     "spine2": ("y", (-60, 40), (-30, 30), (-25, 25)),
-    "left_ankle": ("y", (-42, 60), (-30, 35), (-30, 30)),
+    "left_ankle": ("y", (-42, 60), (-30, 35), (-38, 38)),
     "spine3": ("y", (-25, 35), (-30, 30), (-25, 25)),
     "left_foot": ("y", (-55, 30), (-10, 10), (-8, 8)),
     "neck": ("y", (-45, 45), (-45, 45), (-35, 35)),
@@ -109,7 +109,12 @@ class JointLimits:
         side = rng.random((n, *self.low.shape)) * (self.high - self.low) < self.high
         end = np.where(side, self.high, self.low)
         fraction = 1 - rng.random(end.shape) ** (1 / concentration)
-        return self.compose((end * fraction).astype(np.float32))
+        coordinates = (end * fraction).astype(np.float32)
+        # In a corner of its ranges a shoulder's swing would pass the half turn, where the vector wraps around.
+        is_twist = self.twist_axis.astype(bool)
+        angle = np.linalg.norm(np.where(is_twist, 0, coordinates), axis=-1, keepdims=True)
+        shrink = np.minimum(1, np.float32(0.95 * np.pi) / np.maximum(angle, 1e-6))
+        return self.compose(coordinates * np.where(is_twist, 1, shrink))
 
 
 @cache

@@ -170,15 +170,18 @@ def _with_hands(flat: np.ndarray) -> np.ndarray:
     return poses
 
 
-def _spread_centres(flat: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """k poses drawn by k-means++: each with probability proportional to the squared distance to those before it."""
+def _spread_centres(flat: np.ndarray, k: int, rng: np.random.Generator, tries: int = 4) -> np.ndarray:
+    """k poses drawn by greedy k-means++: of several poses, drawn with probability proportional to the squared distance
+    to the centres so far, the one that leaves the least distance to all poses."""
     centres = [flat[rng.integers(len(flat))]]
     distance = ((flat - centres[0]) ** 2).sum(1)
     for _ in range(k - 1):
         total = distance.sum()
-        index = rng.choice(len(flat), p=distance / total) if total > 0 else rng.integers(len(flat))
-        centres.append(flat[index])
-        distance = np.minimum(distance, ((flat - centres[-1]) ** 2).sum(1))
+        candidates = rng.choice(len(flat), size=tries, p=distance / total if total > 0 else None)
+        left = [np.minimum(distance, ((flat - flat[c]) ** 2).sum(1)) for c in candidates]
+        best = int(np.argmin([d.sum() for d in left]))
+        centres.append(flat[candidates[best]])
+        distance = left[best]
     return np.stack(centres)
 
 

@@ -57,7 +57,7 @@ LEG_STYLES: dict[str, LegStyle] = {
     "chair": LegStyle(Leg((72, 102), (-30, 25), open=(-8, 28)), lean=(-22, 30), weight=1.8),
     "long_sit": LegStyle(Leg((80, 95), knee=(0, 30), open=(-3, 30), heel=None), lean=(-25, 20), weight=0.5),
     "cross_legged": LegStyle(
-        Leg((72, 90), knee=(115, 138), open=(35, 55), twist=(52, 75), heel=None), lean=(-5, 25), weight=0.7
+        Leg((72, 90), knee=(115, 138), open=(30, 48), twist=(45, 65), heel=None), lean=(-5, 25), weight=0.7
     ),
     "hugging_knees": LegStyle(Leg((105, 128), knee=(105, 138), open=(-5, 12)), lean=(-15, 20), weight=0.4),
     "kneeling": LegStyle(Leg((-8, 18), (72, 90), heel=None), lean=(-8, 25), weight=0.7),

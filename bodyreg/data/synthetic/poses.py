@@ -188,7 +188,7 @@ class PoseSampler:
         walks = rng.random(n) < 0.3
         lower = LowerBody(*(np.where(_like(walks, a), b, a) for a, b in zip(lower, walking, strict=True)))
         _set_lower_body(body, lower, keep_spine=0.3)
-        body[:, NAMES.index("head")] *= 0.5
+        body[:, _TRUNK[3:]] *= 0.4
         arms = sample_arms(n, rng, style="hanging")
         for style in ("out", "slanting"):
             chosen = rng.random(n) < 0.2
