@@ -64,6 +64,15 @@ class BodyModel(torch.nn.Module):
     (see `check_origin`).
     """
 
+    faces: Tensor
+    weights: Tensor
+    J_regressor: Tensor
+    _template: Tensor
+    _dirs: Tensor
+    _rest: Tensor
+    _rest_dirs: Tensor
+    _parents: Tensor
+
     def __init__(self, arrays: BodyArrays, *, num_betas: int | None = None, kid: bool = False, engine: str = "own",
                  dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -160,26 +169,26 @@ class BodyModel(torch.nn.Module):
         Batches of one broadcast. Numpy arrays are taken as well; everything is computed in the dtype and on the
         device of the model. Differentiable in all four.
         """
-        betas, R_local, transl = self._inputs(betas, body_pose, global_orient, transl)
+        betas_, R_local, transl_ = self._inputs(betas, body_pose, global_orient, transl)
         # Half precision is a matter of networks: in bfloat16 a body would be off by centimetres.
         with torch.autocast(device_type=self._dirs.device.type, enabled=False):
             if self._second is not None:
-                vertices, joints = self._second(betas, R_local, transl)
+                vertices, joints = self._second(betas_, R_local, transl_)
                 R_global = _global_rotations(R_local, self._levels, self.parents)
             else:
-                vertices, joints, R_global = self._skin(betas, R_local, transl)
-        return BodyOutput(vertices, joints, betas, R_local[:, 1:], R_local[:, 0], transl, R_global)
+                vertices, joints, R_global = self._skin(betas_, R_local, transl_)
+        return BodyOutput(vertices, joints, betas_, R_local[:, 1:], R_local[:, 0], transl_, R_global)
 
     def rest_joints(self, betas: ArrayLike | None = None) -> Tensor:
         """(B, 24, 3) joints of the shaped body in the rest pose, metres; (1, 24, 3) of the mean shape without betas."""
-        betas = self._betas(betas, 1 if betas is None else len(betas))
-        return torch.addmm(self._rest.reshape(1, 72), betas, self._rest_dirs).view(-1, 24, 3)
+        betas_ = self._betas(betas, 1 if betas is None else len(betas))
+        return torch.addmm(self._rest.reshape(1, 72), betas_, self._rest_dirs).view(-1, 24, 3)
 
     def rest_vertices(self, betas: ArrayLike | None = None) -> Tensor:
         """(B, V, 3) vertices of the shaped body in the rest pose, metres; pose correctives are zero there."""
-        betas = self._betas(betas, 1 if betas is None else len(betas))
-        flat = torch.addmm(self._template, betas, self._dirs[: self.num_betas])
-        return flat.view(len(betas), 3, -1).transpose(1, 2).contiguous()
+        betas_ = self._betas(betas, 1 if betas is None else len(betas))
+        flat = torch.addmm(self._template, betas_, self._dirs[: self.num_betas])
+        return flat.view(len(betas_), 3, -1).transpose(1, 2).contiguous()
 
     def _skin(self, betas: Tensor, R_local: Tensor, transl: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """SMPL's function with rotation matrices R_local (B, 24, 3, 3): vertices, joints, global rotations."""
@@ -238,8 +247,8 @@ class BodyModel(torch.nn.Module):
         """
         points = torch.as_tensor(vertices)
         if points.ndim < 2 or points.shape[-2:] != (len(self.weights), 3):
-            raise ValueError(f"Vertices have shape {tuple(points.shape)}, this body needs (..., {len(self.weights)}, 3)."
-                             " Pass the vertices this body model returned.")
+            raise ValueError(f"Vertices have shape {tuple(points.shape)}, this body needs (..., {len(self.weights)}, "
+                             "3). Pass the vertices this body model returned.")
         if isinstance(joint_set, str):
             if joint_set not in self._regressors:
                 self._regressors[joint_set] = regressor_matrix(joint_set, self._arrays)
@@ -255,15 +264,19 @@ class BodyModel(torch.nn.Module):
         """Names of the regressors that are at hand without a further file."""
         return ("smpl-24", *sorted(self._arrays.regressors))
 
-    @cached_property
+    @property
     def part_labels(self) -> Tensor:
         """(V,) int64, the joint that moves each vertex most: the usual 24 body parts."""
         return self.weights.argmax(1)
 
-    @cached_property
+    @property
     def mirror(self) -> Tensor:
         """(V,) int64, the vertex on the other side of the body (an involution)."""
-        return torch.from_numpy(mirror_map(self._arrays)).to(self.weights.device)
+        return torch.from_numpy(self._mirror).to(self.weights.device)
+
+    @cached_property
+    def _mirror(self) -> np.ndarray:
+        return mirror_map(self._arrays)
 
     @property
     def landmarks(self) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """SMPL files, real or exported, as plain checked arrays.
 
-What a file must hold, and what real ones look like (v1.0 and v1.1, Python-2 pickles with chumpy objects, 10 or 300 shape
-components), follows the public distribution at https://smpl.is.tue.mpg.de; nothing here executes code from a file.
+What a file must hold, and what real ones look like (v1.0 and v1.1, Python-2 pickles with chumpy objects, 10 or 300
+shape components), follows the public distribution at https://smpl.is.tue.mpg.de.
+Nothing here executes code from a file.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 #: Parent of each of SMPL's 24 joints; the root's is -1.
 PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
 REQUIRED = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
+REGRESSOR_KEY = "regressor/"
 REGISTER_SMPL = "https://smpl.is.tue.mpg.de"
 KID_NAMES = ("smpl_kid_template.npy", "kid_template.npy")
 #: Where the official archives and other people's code put the files below a folder.
@@ -159,7 +161,10 @@ def check_arrays(arrays: Mapping[str, Any], *, name: str | None = None, gender: 
         raise ValueError(f"The kid template{where} has shape {kid.shape}. It must be ({v_count}, 3), "
                          "of the same topology as the body.")
     mirror = None if arrays.get("vert_sym_idxs") is None else np.asarray(arrays["vert_sym_idxs"]).reshape(-1)
+    # A dictionary in memory and in pickles, flat keys in npz files, which hold arrays only.
     regressors = {key: np.asarray(m, np.float64) for key, m in dict(arrays.get("regressors") or {}).items()}
+    regressors |= {key[len(REGRESSOR_KEY):]: np.asarray(arrays[key], np.float64) for key in arrays
+                   if key.startswith(REGRESSOR_KEY)}
     return BodyArrays(**a, faces=faces, parents=parents, name=name, gender=gender, kid_template=kid,
                       mirror=None if mirror is None else mirror.astype(np.int64), regressors=regressors, path=path,
                       hash=_hash(a, faces))
@@ -168,6 +173,9 @@ def check_arrays(arrays: Mapping[str, Any], *, name: str | None = None, gender: 
 def _hash(a: Mapping[str, np.ndarray], faces: np.ndarray) -> str:
     """SHA-256 of the arrays as float32, so that a pickle and its conversion to npz are the same body."""
     as32 = {key: np.ascontiguousarray(value, dtype=np.float32) for key, value in a.items()}
+    # Columns of zeros at the end are padding for other programs, not another body.
+    used = np.flatnonzero(as32["shapedirs"].any((0, 1)))
+    as32["shapedirs"] = np.ascontiguousarray(as32["shapedirs"][:, :, : used[-1] + 1 if len(used) else 0])
     return sha256_arrays({**as32, "f": faces})
 
 

@@ -36,8 +36,9 @@ def regressor_matrix(joint_set: str, arrays: BodyArrays) -> np.ndarray:
     """(J, V) float64 matrix that takes a body's vertices to a named joint set.
 
     `smpl-24` is the body's own regressor. The free body carries its sets; for real SMPL the published files are looked
-    for. Sets without a file follow by name from H36M-17, or from joints, landmark vertices and the extra rows (Kolotouros
-    et al., SPIN, ICCV 2019). On a posed mesh the chain's joints inside OpenPose-25 and SPIN-49 are then regressed too.
+    for. Sets without a file follow by name from H36M-17, or from joints, landmark vertices and the extra rows
+    (Kolotouros et al., SPIN, ICCV 2019). On a posed mesh the chain's joints inside OpenPose-25 and SPIN-49 are then
+    regressed too.
 
     Raises:
         MissingFileError: a published matrix is needed and not found.

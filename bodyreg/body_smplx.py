@@ -1,4 +1,7 @@
-"""The second engine: the same arrays through the `smplx` package (extra `smplx`, non-commercial licence, the user's act)."""
+"""The second engine: the same arrays through the `smplx` package.
+
+It is the extra `smplx`. Its licence is for non-commercial research, so installing it is the user's own choice.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ class SmplxEngine:
 
     def __call__(self, betas: Tensor, R_local: Tensor, transl: Tensor) -> tuple[Tensor, Tensor]:
         """(B, V, 3) vertices and (B, 24, 3) joints, metres."""
-        layer = self.layer.to(betas.device)
+        layer = self.layer.to(betas)
         out = layer(betas=betas, body_pose=R_local[:, 1:].contiguous(), global_orient=R_local[:, :1].contiguous(),
                     transl=transl, pose2rot=False)
         return out.vertices, out.joints[:, :24]

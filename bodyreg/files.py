@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["MissingFileError", "UnsafeFileError", "atomic_write", "find_licensed", "load_checkpoint",
-           "safe_load_joblib", "safe_load_npz", "safe_unpickle", "search_places", "sha256_arrays", "sha256_file", "user_data_folder"]
+           "safe_load_joblib", "safe_load_npz", "safe_unpickle", "search_places", "sha256_arrays",
+           "sha256_file", "user_data_folder"]
 
 ENVIRONMENT = "BODYREG_DATA"
 
@@ -109,9 +110,10 @@ def safe_load_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     path = Path(path)
     arrays: dict[str, np.ndarray] = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError(f"{path} is a single array, not an npz archive. Give an .npz file.")
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise ValueError(f"{path} is a single array, not an npz archive. Give an .npz file.")
+        with loaded as archive:
             for key in archive.files:
                 try:
                     arrays[key] = archive[key]
@@ -172,7 +174,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Any:
 
 def _numpy_globals() -> list[Any]:
     """Numpy scalars and arrays: training scripts leave a best score or a random state beside the weights."""
-    multiarray = np._core.multiarray
+    import numpy._core.multiarray as multiarray
+
     named = [(f, f"numpy.{core}.multiarray.{f.__name__}") for core in ("core", "_core")
              for f in (multiarray.scalar, multiarray._reconstruct)]
     dtypes = [getattr(np.dtypes, name) for name in dir(np.dtypes) if name.endswith("DType")
@@ -193,7 +196,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem[:80]}.{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:16]}{path.suffix}")
     try:
         yield temporary
         # "r+b": Windows refuses to flush a file that is open for reading only.

@@ -1,8 +1,8 @@
 """Reading pickles and joblib files from strangers without running anything in them.
 
 A pickle is a program; ours may build numbers, strings, containers, numpy arrays, sparse matrices and the two chumpy
-objects that SMPL's files hold, and nothing else. Every class a file names is looked up in a table of inert stand-ins, never
-imported, so an unknown one ends the reading with its name. Chumpy and scipy are not needed.
+objects that SMPL's files hold, and nothing else. Every class a file names is looked up in a table of inert stand-ins,
+never imported, so an unknown one ends the reading with its name. Chumpy and scipy are not needed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import lzma
 import pickle
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import numpy._core.multiarray as _multiarray
 
 if TYPE_CHECKING:
     import os
@@ -79,6 +80,7 @@ class _Call:
     """A function that a pickle can call and not change."""
 
     __slots__ = ("_function",)
+    _function: Callable[..., Any]
 
     def __init__(self, function: Callable[..., Any]) -> None:
         object.__setattr__(self, "_function", function)
@@ -93,20 +95,20 @@ class _Call:
         raise pickle.UnpicklingError("state of a function is set")
 
 
-def _reconstruct_array(subtype: Any, shape: Any, typecode: Any) -> np.ndarray:
+def _reconstruct_array(subtype: Any, shape: Any, typecode: Any) -> Any:
     # The array is always an empty one that its state fills; another shape would only reserve memory.
     if subtype is not np.ndarray:
         raise pickle.UnpicklingError(f"array of type {subtype!r}")
-    return np._core.multiarray._reconstruct(np.ndarray, (0,), b"b")
+    return _multiarray._reconstruct(np.ndarray, (0,), b"b")
 
 
 def _scalar(dtype: Any, value: Any = None) -> Any:
     if not isinstance(dtype, np.dtype) or dtype.hasobject:
         raise pickle.UnpicklingError("scalar of an object type")
-    return np._core.multiarray.scalar(dtype, value.encode("latin1") if isinstance(value, str) else value)
+    return _multiarray.scalar(dtype, value.encode("latin1") if isinstance(value, str) else value)
 
 
-def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
+def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     if not isinstance(dtype, np.dtype) or dtype.hasobject:
         raise pickle.UnpicklingError("array buffer of an object type")
     return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order).copy()
@@ -127,11 +129,13 @@ def _reconstructor(cls: Any, base: Any, state: Any = None) -> Any:
     raise pickle.UnpicklingError(f"rebuilding of {cls!r}")
 
 
-def _new_object() -> Any:
-    raise pickle.UnpicklingError("a bare object")
+
+def _empty_bytes() -> bytes:
+    """What Python 3 writes for empty bytes at the old protocols."""
+    return b""
 
 
-_BUILTINS = {"object": object, "set": set, "dict": dict, "list": list}
+_BUILTINS = {"bytes": _Call(_empty_bytes), "object": object, "set": set, "dict": dict, "list": list}
 _TABLE: dict[str, Any] = {
     **{f"{module}.{name}": value for module in ("builtins", "__builtin__") for name, value in _BUILTINS.items()},
     **{f"numpy.{core}.multiarray.{name}": _Call(function) for core in ("core", "_core")
@@ -246,7 +250,8 @@ def _dense(state: dict[str, Any], *, column_major: bool) -> np.ndarray:
     if len(shape) != 2 or min(shape) < 0 or shape[0] * shape[1] > MAX_DENSE:
         raise UnsafeFileError(f"it holds a sparse matrix of shape {shape}")
     outer, inner = (shape[1], shape[0]) if column_major else shape
-    counts = np.diff(indptr.astype(np.int64))
+    starts = indptr.astype(np.int64)
+    counts = starts[1:] - starts[:-1]
     whole = len(indptr) == outer + 1 and indptr[0] == 0 and indptr[-1] == len(data) == len(indices)
     if not whole or (counts < 0).any() or (len(indices) and not 0 <= indices.min() <= indices.max() < inner):
         raise UnsafeFileError("it holds a sparse matrix whose parts do not fit together")
@@ -258,8 +263,10 @@ def _dense(state: dict[str, Any], *, column_major: bool) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------------ joblib
 
 
-class _JoblibUnpickler(pickle._Unpickler):  # type: ignore[misc, name-defined]
+class _JoblibUnpickler(pickle._Unpickler):
     """Joblib writes an array's bytes into the stream behind its wrapper; only Python's own unpickler can stop there."""
+
+    stack: list[Any]
 
     def __init__(self, file: io.BufferedIOBase) -> None:
         super().__init__(file, encoding="latin1")
@@ -275,7 +282,7 @@ class _JoblibUnpickler(pickle._Unpickler):  # type: ignore[misc, name-defined]
         if isinstance(self.stack[-1], _JoblibArray):
             self.stack[-1] = self._read_array(self.stack[-1].state)
 
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: _load_build}  # type: ignore[attr-defined]
+    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: _load_build}
 
     def _read_array(self, state: dict[str, Any]) -> np.ndarray:
         dtype, shape, order = state["dtype"], tuple(int(n) for n in state["shape"]), state["order"]

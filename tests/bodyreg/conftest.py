@@ -1,0 +1,43 @@
+"""Small bodies in SMPL's form, made from random numbers, for every test that needs one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bodyreg.body_files import PARENTS
+
+
+def make_smpl_arrays(ring: int = 48, components: int = 10, seed: int = 0) -> dict[str, np.ndarray]:
+    """SMPL-format arrays on a double cone of `ring` + 2 vertices: closed, consistently wound, genus 0."""
+    rng = np.random.default_rng(seed)
+    v_count = ring + 2
+    angle = np.arange(ring) * 2 * np.pi / ring
+    circle = np.stack([0.4 * np.cos(angle), 0.1 * np.sin(3 * angle), 0.3 * np.sin(angle)], 1)
+    template = np.concatenate([circle, [[0.0, 0.9, 0.02], [0.0, -0.9, 0.01]]])
+    i, j = np.arange(ring), (np.arange(ring) + 1) % ring
+    top, bottom = np.full(ring, ring), np.full(ring, ring + 1)
+    weights = rng.random((v_count, 24)) ** 6
+    regressor = rng.random((24, v_count)) ** 4
+    return {
+        "v_template": template,
+        "shapedirs": rng.normal(size=(v_count, 3, components)) * 0.02,
+        "posedirs": rng.normal(size=(v_count, 3, 207)) * 0.004,
+        "J_regressor": regressor / regressor.sum(1, keepdims=True),
+        "weights": weights / weights.sum(1, keepdims=True),
+        "kintree_table": np.array([PARENTS, range(24)], dtype=np.int64),
+        "f": np.concatenate([np.stack([j, i, top], 1), np.stack([i, j, bottom], 1)]).astype(np.uint32),
+        "kid_template": template * 0.4 + rng.normal(size=(v_count, 3)) * 0.01 + (0.1, 0.5, 0.0),
+    }
+
+
+@pytest.fixture(name="make_smpl_arrays")
+def make_smpl_arrays_fixture():
+    """The maker itself: call it with a ring size, a number of shape components and a seed."""
+    return make_smpl_arrays
+
+
+@pytest.fixture
+def smpl_arrays() -> dict[str, np.ndarray]:
+    """A body of 50 vertices and ten shape components."""
+    return make_smpl_arrays()
