@@ -88,7 +88,8 @@ def sample_arms(n: int, rng: np.random.Generator, *, style: str | None = None, b
     )
     low, high = _twist_range(azimuth, elevation)
     twist = np.where(np.isnan(twist), low + (high - low) * fraction[2], twist)
-    arms = _left_arms(*(np.deg2rad(a) for a in (azimuth, elevation, twist, bend, turn)), rng)
+    azimuth, elevation, twist, bend, turn = np.deg2rad([azimuth, elevation, twist, bend, turn])
+    arms = _left_arms(azimuth, elevation, twist, bend, turn, rng)
     arms[:, 1] *= np.array([1, -1, -1], dtype=np.float32)  # the right arm mirrors the left
     return arms
 

@@ -152,7 +152,8 @@ def sample_lower_bodies(n: int, rng: np.random.Generator, *, style: str | None =
     R_pelvis = matrix_from_aa(pelvis)
     swap = rng.random(n) < 0.5
     values = [np.where(swap[:, None], a[:, ::-1], a) for a in (raise_, knee, spread, open_, twist, heel)]
-    legs = _legs(*values, R_pelvis, rng)
+    raise_, knee, spread, open_, twist, heel = values
+    legs = _legs(raise_, knee, spread, open_, twist, heel, R_pelvis, rng)
     return LowerBody(legs, R_pelvis.astype(np.float32), (lean * (1 - share)).astype(np.float32), styles)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,10 +13,8 @@ from bodyreg.data.motion import Motion, list_motion, read_amass, split_clips
 from bodyreg.data.synthetic.arm_poses import sample_arms
 from bodyreg.data.synthetic.leg_poses import LEG_STYLES, LowerBody, sample_lower_bodies
 from priors.joint_limits import NAMES, joint_limits, mirror
+from priors.pose import PosePrior
 from priors.rotations import aa_from_matrix, aa_from_quaternion, matrix_from_aa, swing_twist
-
-if TYPE_CHECKING:
-    from priors.pose import PosePrior
 
 __all__ = ["KINDS", "PoseBatch", "PoseSampler"]
 
@@ -99,21 +98,22 @@ class PoseSampler:
         self._shares = shares / shares.sum()
         self._tilt_std, self._fallen = tilt_std, fallen
         self._limits = joint_limits()
-        if prior is None and (motion is None or weights.get("prior", 0) > 0):
-            from priors.pose import PosePrior
-
-            prior = PosePrior.load()
-        self._prior = prior
+        self._given_prior = prior
         if isinstance(motion, str | Path):
             motion = _read_split(motion, split)
         if motion is None:
-            body = prior.sample(4000, np.random.default_rng(0))
+            body = self.prior.sample(4000, np.random.default_rng(0))
             tilt = np.broadcast_to(np.eye(3, dtype=np.float32), (len(body), 3, 3))
         else:
             body, tilt = _frames(motion, max_frames)
         self._body = self._limits.clamp(_share_forearm_turn(body) + _CLOSED)
         self._tilt = tilt
         self._frame_cdf = _rarity_cdf(self._body)
+
+    @cached_property
+    def prior(self) -> PosePrior:
+        """The pose prior; the one that ships is read when first needed."""
+        return PosePrior.load() if self._given_prior is None else self._given_prior
 
     def sample(self, n: int, rng: np.random.Generator) -> PoseBatch:
         """Draw n poses with `rng`."""
@@ -179,7 +179,7 @@ class PoseSampler:
         return body, lower.R_pelvis
 
     def _draw_prior(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        return self._prior.sample(n, rng), np.broadcast_to(np.eye(3, dtype=np.float32), (n, 3, 3))
+        return self.prior.sample(n, rng), np.broadcast_to(np.eye(3, dtype=np.float32), (n, 3, 3))
 
     def _draw_easy(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         body, _ = self.draw_frames(n, rng)

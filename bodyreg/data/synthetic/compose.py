@@ -1,0 +1,347 @@
+"""From geometry buffers to pictures: cloth, skin, light, background, occluders and the faults of a camera.
+
+Everything that needs no triangle is drawn anew each time a crop is used: colours and patterns of the clothes, light,
+background, other people in front and behind, occluders, blur, noise and compression. A picture of 96 pixels takes about
+a millisecond.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from bodyreg.data.synthetic.outfits import label_at
+from bodyreg.data.synthetic.shards import REST_HIGH, REST_LOW, Shard
+from renderers.backends.jit import kernel
+
+__all__ = ["View", "compose", "random_view"]
+
+
+class View(NamedTuple):
+    """How a stored crop is shown: magnification, turn in the picture's plane (radians), mirrored or not."""
+
+    zoom: float
+    turn: float
+    mirrored: bool
+
+
+def random_view(rng: np.random.Generator, room: float, augment: bool) -> View:
+    """A view that shows 0.95 to 1.35 times the person's box, sometimes turned; 1.1 times and upright without `augment`."""
+    if not augment:
+        return View(room / 1.1, 0.0, False)
+    shows = rng.uniform(0.95, min(1.35, room))
+    turn = np.deg2rad(rng.uniform(-30, 30)) if rng.random() < 0.4 else 0.0
+    return View(room / shows, float(turn), bool(rng.random() < 0.5))
+
+
+class _Style(NamedTuple):
+    """Colours and light of one person.
+
+    colour (20, 3) and second (20, 3) albedo a label; pattern (20, 6): kind, three frequencies, phase, share;
+    light (3) towards the lamp, crop frame; level (4): ambient, diffuse, specular, hemisphere; tint (3);
+    wrinkle (8): amplitude, two wave vectors (3 each) and a phase.
+    """
+
+    colour: np.ndarray
+    second: np.ndarray
+    pattern: np.ndarray
+    light: np.ndarray
+    level: np.ndarray
+    tint: np.ndarray
+    wrinkle: np.ndarray
+
+
+_SKIN = np.array([[0.95, 0.78, 0.68], [0.88, 0.67, 0.54], [0.75, 0.53, 0.40], [0.55, 0.36, 0.26], [0.33, 0.21, 0.15]])
+_HAIR = np.array([[0.08, 0.06, 0.05], [0.20, 0.12, 0.07], [0.35, 0.22, 0.12], [0.75, 0.6, 0.35], [0.6, 0.6, 0.6]])
+
+
+def _cloth_colour(rng: np.random.Generator) -> np.ndarray:
+    kind = rng.random()
+    if kind < 0.3:  # black, grey, white
+        return np.clip(rng.choice([0.05, 0.12, 0.3, 0.6, 0.9]) + rng.normal(0, 0.04, 3), 0.02, 1)
+    if kind < 0.5:  # denim and navy
+        return np.clip(np.array([0.15, 0.22, 0.4]) * rng.uniform(0.5, 2.0) + rng.normal(0, 0.04, 3), 0.02, 1)
+    return np.clip(rng.random(3) * rng.uniform(0.5, 1.1), 0.02, 1)
+
+
+def _random_style(rng: np.random.Generator) -> _Style:
+    mix = rng.random()
+    at = rng.uniform(0, len(_SKIN) - 1)
+    i = min(int(at), len(_SKIN) - 2)
+    skin = (_SKIN[i] * (1 - at + i) + _SKIN[i + 1] * (at - i)) * rng.uniform(0.85, 1.1)
+    hair = _HAIR[rng.integers(len(_HAIR))] * rng.uniform(0.6, 1.3)
+    upper, lower, shoe = _cloth_colour(rng), _cloth_colour(rng), _cloth_colour(rng)
+    if mix < 0.15:
+        lower = upper  # one piece, a suit
+    colour = np.zeros((20, 3), np.float32)
+    colour[[13, 14, 15, 16, 17]] = skin
+    colour[1], colour[2], colour[3] = _cloth_colour(rng), hair, _cloth_colour(rng)
+    colour[[5, 6, 7, 11]], colour[[9, 10, 12]] = upper, lower
+    colour[8], colour[[18, 19]] = _cloth_colour(rng), shoe
+    second = np.zeros((20, 3), np.float32)
+    pattern = np.zeros((20, 6), np.float32)
+    for group in ([5, 6, 7, 11], [9, 10, 12], [8], [1]):
+        if rng.random() < 0.45:
+            second[group] = _cloth_colour(rng)
+            wave = rng.normal(0, 1, 3)
+            if rng.random() < 0.6:
+                wave = np.eye(3)[rng.choice([0, 1, 1])]  # plain upright or level stripes
+            wave = wave / np.linalg.norm(wave) * np.exp(rng.uniform(np.log(15), np.log(160)))
+            pattern[group] = [rng.integers(1, 5), *wave, rng.uniform(0, 6.3), rng.uniform(-0.6, 0.9)]
+    light = rng.normal(0, 1, 3) + np.array([0, -1.0, -0.8])
+    light /= np.linalg.norm(light)
+    ambient = rng.uniform(0.3, 0.9)
+    level = np.array([ambient, rng.uniform(0.3, 1.4) * (1.3 - ambient), rng.uniform(0, 0.15), rng.uniform(0, 0.4)])
+    tint = np.clip(1 + rng.normal(0, 0.08, 3), 0.7, 1.3) * rng.uniform(0.75, 1.4)
+    wrinkle = np.concatenate([[rng.uniform(0, 0.5)], rng.normal(0, 35, 6), rng.uniform(0, 6.3, 1)])
+    return _Style(colour, second, pattern, *(np.asarray(v, np.float32) for v in (light, level, tint, wrinkle)))
+
+
+@kernel
+def _paint(
+    canvas, dense, index, pixels, view, shift, samples, with_dense, part_atlas, outfit, low, step, colour, second,
+    pattern, light, level, tint, wrinkle,
+):  # noqa: ANN001, ANN202
+    size, stored = canvas.shape[0], index.shape[0]
+    zoom, cosine, sine, mirrored = view[0], np.cos(view[1]), np.sin(view[1]), view[2] > 0.5
+    ratio = stored / (size * zoom)
+    total = samples * samples
+    for r in range(size):
+        for c in range(size):
+            red, green, blue, hits = 0.0, 0.0, 0.0, 0
+            for s in range(total):
+                x = c + (s % samples + 0.5) / samples - size / 2 - shift[0]
+                y = r + (s // samples + 0.5) / samples - size / 2 - shift[1]
+                if mirrored:
+                    x = -x
+                sx = stored / 2 + ratio * (cosine * x + sine * y)
+                sy = stored / 2 + ratio * (-sine * x + cosine * y)
+                if sx < 0 or sy < 0 or sx >= stored or sy >= stored:
+                    continue
+                k = index[int(sy), int(sx)]
+                if k < 0:
+                    continue
+                hits += 1
+                part = int(pixels[k, 0])
+                nx, ny, nz = (pixels[k, 1] - 128.0) / 127.0, (pixels[k, 2] - 128.0) / 127.0, (pixels[k, 3] - 128.0) / 127.0
+                nx, ny = cosine * nx - sine * ny, sine * nx + cosine * ny
+                if mirrored:
+                    nx = -nx
+                px = low[0] + step[0] * pixels[k, 4]
+                py = low[1] + step[1] * pixels[k, 5]
+                pz = low[2] + step[2] * pixels[k, 6]
+                label = label_at(part, px, py, pz, part_atlas, outfit)
+                a0, a1, a2 = colour[label, 0], colour[label, 1], colour[label, 2]
+                kind = pattern[label, 0]
+                if kind > 0.5:
+                    phase = pattern[label, 4]
+                    w0, w1, w2 = pattern[label, 1], pattern[label, 2], pattern[label, 3]
+                    value = np.sin(w0 * px + w1 * py + w2 * pz + phase)
+                    if kind > 3.5:  # soft blotches
+                        value = 0.6 * np.sin(0.3 * w1 * px + 0.4 * w0 * py + phase) + 0.6 * np.sin(
+                            0.3 * w0 * pz - 0.35 * w1 * py + 0.2 * w2 * px + 2 * phase
+                        )
+                    elif kind > 2.5:  # checks
+                        value = value * np.sin(w1 * px - w0 * py + w2 * pz + 2 * phase)
+                    elif kind > 1.5:  # a print on the chest
+                        value = -1.0
+                        if pz > 0 and abs(px) < 0.12 and abs(py - 0.15 - 0.05 * np.sin(phase)) < 0.10:
+                            value = 1.0
+                    if value > pattern[label, 5]:
+                        a0, a1, a2 = second[label, 0], second[label, 1], second[label, 2]
+                if label == 13 and part == 15:
+                    ex, ey = abs(px) - part_atlas[9], py - part_atlas[10]
+                    if pz > part_atlas[11] - 0.03:
+                        if ex * ex + ey * ey < 0.00008 or (abs(ey - 0.022) < 0.005 and abs(ex) < 0.02):
+                            a0, a1, a2 = 0.35 * a0, 0.3 * a1, 0.3 * a2
+                        elif abs(py - part_atlas[12] + 0.04) < 0.009 and abs(px) < 0.024:
+                            a0, a1, a2 = 0.8 * a0, 0.5 * a1, 0.5 * a2
+                elif 5 <= label <= 12 and label != 8:
+                    one = wrinkle[0] * np.cos(wrinkle[1] * px + wrinkle[2] * py + wrinkle[3] * pz + wrinkle[7])
+                    two = wrinkle[0] * np.cos(wrinkle[4] * px + wrinkle[5] * py + wrinkle[6] * pz)
+                    nx, ny = nx + one + 0.3 * two, ny + two - 0.3 * one
+                    length = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-6
+                    nx, ny, nz = nx / length, ny / length, nz / length
+                lit = max(0.0, nx * light[0] + ny * light[1] + nz * light[2])
+                shade = level[0] * (1.0 - level[3] * 0.5 * (1.0 + ny)) + level[1] * lit
+                gloss = level[2] * lit**12
+                red += a0 * shade + gloss
+                green += a1 * shade + gloss
+                blue += a2 * shade + gloss
+            if hits > 0:
+                rest = 1.0 - hits / total
+                canvas[r, c, 0] = canvas[r, c, 0] * rest + 255.0 * tint[0] * red / total
+                canvas[r, c, 1] = canvas[r, c, 1] * rest + 255.0 * tint[1] * green / total
+                canvas[r, c, 2] = canvas[r, c, 2] * rest + 255.0 * tint[2] * blue / total
+    if with_dense:
+        cells = dense.shape[1]
+        for r in range(cells):
+            for c in range(cells):
+                x = (c + 0.5) * size / cells - size / 2
+                y = (r + 0.5) * size / cells - size / 2
+                if mirrored:
+                    x = -x
+                sx = stored / 2 + ratio * (cosine * x + sine * y)
+                sy = stored / 2 + ratio * (-sine * x + cosine * y)
+                if sx < 0 or sy < 0 or sx >= stored or sy >= stored:
+                    continue
+                k = index[int(sy), int(sx)]
+                if k < 0:
+                    continue
+                nx, ny = (pixels[k, 1] - 128.0) / 127.0, (pixels[k, 2] - 128.0) / 127.0
+                sign = -1.0 if mirrored else 1.0
+                dense[0, r, c] = 1.0
+                dense[1, r, c] = sign * (cosine * nx - sine * ny)
+                dense[2, r, c] = sine * nx + cosine * ny
+                dense[3, r, c] = (pixels[k, 3] - 128.0) / 127.0
+                dense[4, r, c] = sign * (low[0] + step[0] * pixels[k, 4])
+                dense[5, r, c] = low[1] + step[1] * pixels[k, 5]
+                dense[6, r, c] = low[2] + step[2] * pixels[k, 6]
+
+
+@kernel
+def _frame(canvas, view, stored, full_from_stored, height, width):  # noqa: ANN001, ANN202
+    """Black where the crop shows what lies outside the photograph, as the warp of inference leaves it."""
+    size = canvas.shape[0]
+    cosine, sine = np.cos(view[1]), np.sin(view[1])
+    ratio = stored / (size * view[0])
+    H = full_from_stored
+    for r in range(size):
+        for c in range(size):
+            x, y = c + 0.5 - size / 2, r + 0.5 - size / 2
+            if view[2] > 0.5:
+                x = -x
+            sx = stored / 2 + ratio * (cosine * x + sine * y)
+            sy = stored / 2 + ratio * (-sine * x + cosine * y)
+            w = H[2, 0] * sx + H[2, 1] * sy + H[2, 2]
+            u = (H[0, 0] * sx + H[0, 1] * sy + H[0, 2]) / w
+            v = (H[1, 0] * sx + H[1, 1] * sy + H[1, 2]) / w
+            if w <= 0 or u < 0 or v < 0 or u > width or v > height:
+                canvas[r, c, 0], canvas[r, c, 1], canvas[r, c, 2] = 0.0, 0.0, 0.0
+
+
+def _index_map(shard: Shard, i: int) -> np.ndarray:
+    """(R, R) int32: which of the crop's packed pixels each stored pixel is, -1 where there is none."""
+    inside = np.unpackbits(shard.where[i], axis=1, count=shard.crop_size)
+    index = np.cumsum(inside.ravel(), dtype=np.int32).reshape(inside.shape) - 1
+    return np.where(inside > 0, index, -1).astype(np.int32)
+
+
+def _draw(canvas, dense, shard: Shard, i: int, view, shift, atlas: np.ndarray, style: _Style, with_dense: bool) -> None:
+    samples = 2 if len(canvas) <= shard.crop_size else 1
+    _paint(
+        canvas, dense, _index_map(shard, i), shard.pixels[shard.start[i] : shard.start[i + 1]], view,
+        np.asarray(shift, np.float32), samples, with_dense, atlas, shard.labels["outfit"][i], REST_LOW,
+        (REST_HIGH - REST_LOW) / 255.0, *style,
+    )  # fmt: skip
+
+
+def _background(rng: np.random.Generator, bank: np.ndarray, size: int) -> np.ndarray:
+    """A random window of a random background, sometimes mirrored, with its own exposure."""
+    picture = bank[rng.integers(len(bank))]
+    side = int(rng.integers(len(picture) // 3, len(picture) + 1))
+    y, x = rng.integers(0, len(picture) - side + 1, 2)
+    window = picture[y : y + side, x : x + side]
+    if rng.random() < 0.5:
+        window = window[:, ::-1]
+    how = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+    window = cv2.resize(np.ascontiguousarray(window), (size, size), interpolation=how)
+    return window.astype(np.float32) * np.float32(rng.uniform(0.6, 1.25))
+
+
+def _occlude(rng: np.random.Generator, canvas: np.ndarray, bank: np.ndarray) -> None:
+    """One to three boxes, discs, rails or rags of another picture in front of the person."""
+    size = len(canvas)
+    for _ in range(rng.integers(1, 4)):
+        mask = np.zeros((size, size), np.uint8)
+        x, y = (int(v) for v in rng.uniform(0, size, 2))
+        w, h = (int(v) for v in size * rng.uniform(0.05, 0.32, 2))
+        kind = rng.integers(4)
+        if kind == 0:
+            cv2.rectangle(mask, (x, y), (x + w, y + h), 255, -1)
+        elif kind == 1:
+            cv2.ellipse(mask, (x, y), (w // 2 + 1, h // 2 + 1), float(rng.uniform(0, 180)), 0, 360, 255, -1)
+        elif kind == 2:
+            points = np.array([x, y]) + rng.normal(0, size * 0.12, (5, 2))
+            cv2.fillPoly(mask, [points.astype(np.int32)], 255)
+        else:
+            x2, y2 = (int(v) for v in rng.uniform(0, size, 2))
+            cv2.line(mask, (x, y), (x2, y2), 255, int(rng.integers(1, max(2, size // 14))))
+        fill = _background(rng, bank, size) if rng.random() < 0.6 else np.float32(rng.uniform(0, 255, 3))
+        canvas[:] = np.where(mask[..., None] > 0, fill, canvas)
+
+
+def _camera_faults(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+    """Exposure, colour cast, blur, noise, compression; (S, S, 3) float32 to uint8."""
+    size = len(picture)
+    if rng.random() < 0.3:  # uneven light
+        field = cv2.resize(rng.uniform(0.5, 1.3, (3, 3)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+        picture = picture * field[..., None]
+    if rng.random() < 0.5:
+        picture = picture * (1 + rng.normal(0, 0.07, 3)).astype(np.float32)
+    if rng.random() < 0.5:
+        mean = picture.mean()
+        picture = (picture - mean) * np.float32(rng.uniform(0.6, 1.4)) + mean * np.float32(rng.uniform(0.7, 1.3))
+    if rng.random() < 0.06:
+        picture = np.repeat(picture.mean(2, keepdims=True), 3, axis=2)
+    kind = rng.random()
+    if kind < 0.3:
+        picture = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.3, 0.012 * size)))
+    elif kind < 0.42:
+        small = max(24, int(size / rng.uniform(1.2, 2.7)))
+        picture = cv2.resize(cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA), (size, size))
+    elif kind < 0.55:
+        picture = picture + rng.uniform(0.3, 1.0) * (picture - cv2.GaussianBlur(picture, (0, 0), 1.2))
+    if rng.random() < 0.35:
+        picture = picture + rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(2, 14))
+    out = np.clip(picture, 0, 255).astype(np.uint8)
+    if rng.random() < 0.2:
+        _, data = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 80))])
+        out = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return out
+
+
+def compose(
+    shard: Shard, i: int, view: View, size: int, rng: np.random.Generator, bank: np.ndarray, atlas: np.ndarray,
+    *, augment: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Draw crop i of a shard.
+
+    Args:
+        shard: geometry buffers. i: which crop. view: how it is shown. size: side of the picture, pixels.
+        rng: source of clothes, light, background and faults. bank: see `background_bank`. atlas: see `body_atlas`.
+        augment: False leaves out other people, occluders, blur and noise.
+
+    Returns:
+        (size, size, 3) uint8 RGB, and (7, size / 4, size / 4) float32: mask, normal in the shown crop's frame, rest
+        position in metres (mirrored where the view is).
+    """
+    canvas = _background(rng, bank, size)
+    dense = np.zeros((7, size // 4, size // 4), np.float32)
+    numbers = np.array([view.zoom, view.turn, float(view.mirrored)], np.float32)
+    style = _random_style(rng)
+
+    def other(near: bool) -> None:
+        away = rng.choice([-1.0, 1.0]) * rng.uniform(0.3, 0.6) * size
+        zoom = view.zoom * (rng.uniform(0.9, 1.4) if near else rng.uniform(0.5, 1.0))
+        turned = np.array([zoom, rng.normal(0, 0.1), float(rng.random() < 0.5)], np.float32)
+        shift = (away, rng.normal(0, 0.1) * size)
+        relit = _random_style(rng)._replace(light=style.light, level=style.level, tint=style.tint)
+        _draw(canvas, dense, shard, int(rng.integers(len(shard))), turned, shift, atlas, relit, False)
+
+    crowd = rng.random() if augment else 1.0
+    if crowd < 0.15:
+        other(near=False)
+    _draw(canvas, dense, shard, i, numbers, (0.0, 0.0), atlas, style, True)
+    if 0.10 < crowd < 0.20:
+        other(near=True)
+    if augment and rng.random() < 0.3:
+        _occlude(rng, canvas, bank)
+    hw = shard.labels["image_hw"][i]
+    full_from_stored = np.linalg.inv(shard.labels["crop_from_full"][i].astype(np.float64))
+    _frame(canvas, numbers, shard.crop_size, full_from_stored, float(hw[0]), float(hw[1]))
+    if augment:
+        return _camera_faults(rng, canvas), dense
+    return np.clip(canvas, 0, 255).astype(np.uint8), dense

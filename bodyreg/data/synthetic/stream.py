@@ -1,0 +1,175 @@
+"""An endless, resumable stream of training batches from geometry shards.
+
+Batch number s is a function of the seed and s alone: a run that stops at step s and starts again there sees exactly the
+batches an undisturbed run would have seen, whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bodyreg.body import BodyModel
+from bodyreg.data.synthetic.backgrounds import background_bank
+from bodyreg.data.synthetic.compose import View, compose, random_view
+from bodyreg.data.synthetic.outfits import body_atlas
+from bodyreg.data.synthetic.scenes import SceneSettings
+from bodyreg.data.synthetic.shards import Shard, join_shards, load_shard
+from bodyreg.inverse_kinematics import ortho_twist
+from bodyreg.skeletons import get as joint_set
+
+__all__ = ["LEAF_JOINTS", "ShardStream", "list_shards", "view_labels"]
+
+LEAF_JOINTS = (22, 23, 10, 11, 15)
+"""Joints whose local rotation PersPose regresses because no child fixes it."""
+
+_MIRROR_LEAVES = [1, 0, 3, 2, 4]
+
+
+def list_shards(folder: str | Path) -> list[Path]:
+    """The shards of a folder, in order of name."""
+    paths = sorted(Path(folder).glob("*.npz"))
+    if not paths:
+        raise ValueError(f"{folder} holds no shards. Make some with `bodyreg prepare synthetic --out {folder}`.")
+    return paths
+
+
+class ShardStream(torch.utils.data.IterableDataset):
+    """Batches of synthetic crops with labels, forever.
+
+    Args:
+        folder: geometry shards. body: the body they were made with. crop_size: side of the pictures, pixels.
+        batch_size: pictures a batch. seed: of everything drawn. start: first batch to give.
+        augment: False shows every crop upright at 1.1 times its box without occluders, blur or noise.
+        backgrounds: the user's pictures; None draws procedural ones. bank_size: how many are kept.
+        pool: shards mixed at a time. easy_until: before this batch only scenes with the whole person in view.
+        rank, world: this process among several; each gets every world-th batch.
+        threads: pictures drawn at once.
+    """
+
+    def __init__(
+        self, folder: str | Path, body: BodyModel, *, crop_size: int = 192, batch_size: int = 64, seed: int = 0,
+        start: int = 0, augment: bool = True, backgrounds: str | Path | None = None, bank_size: int = 400,
+        pool: int = 8, easy_until: int = 0, rank: int = 0, world: int = 1, threads: int | None = None,
+    ) -> None:  # fmt: skip
+        self.paths = list_shards(folder)
+        self.crop_size, self.batch_size, self.seed, self.start = crop_size, batch_size, seed, start
+        self.augment, self.pool, self.easy_until = augment, pool, easy_until
+        self.rank, self.world = rank, world
+        self.threads = threads or max(1, (os.cpu_count() or 2) // 2)
+        self.room = SceneSettings().room
+        self.backgrounds, self.bank_size = backgrounds, bank_size
+        rest = body.v_template.detach().cpu().numpy()
+        self.atlas = body_atlas(body.rest_joints().detach().numpy()[0], rest, body.landmarks)
+        crown, sole = int(rest[:, 1].argmax()), int(rest[:, 1].argmin())
+        dirs = body.shapedirs.detach().cpu().numpy()
+        self._height = (rest[crown, 1] - rest[sole, 1], dirs[crown, 1, :10] - dirs[sole, 1, :10])
+        self._cached: tuple[tuple[int, int], Shard] | None = None
+        self._bank: np.ndarray | None = None
+        first = load_shard(self.paths[0])
+        self._per_shard = len(first)
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        with ThreadPoolExecutor(2) as producer:
+            step = self.start * self.world + self.rank
+            ready = [producer.submit(self.batch, step), producer.submit(self.batch, step + self.world)]
+            step += 2 * self.world
+            while True:
+                batch = ready.pop(0).result()
+                ready.append(producer.submit(self.batch, step))
+                step += self.world
+                yield batch
+
+    def batch(self, step: int) -> dict[str, torch.Tensor]:
+        """Batch number `step`: see `view_labels` for its entries, plus image (B, 3, S, S) uint8 and dense."""
+        if self._bank is None:
+            bank_rng = np.random.default_rng([self.seed, 7])
+            self._bank = background_bank(bank_rng, self.bank_size, self.backgrounds)
+        shard, rows = self._rows(step)
+        images = np.empty((len(rows), self.crop_size, self.crop_size, 3), np.uint8)
+        dense = np.empty((len(rows), 7, self.crop_size // 4, self.crop_size // 4), np.float32)
+        views = []
+        for k, row in enumerate(rows):
+            rng = np.random.default_rng([self.seed, 1, step, k])
+            views.append(random_view(rng, self.room, self.augment))
+            images[k], dense[k] = compose(
+                shard, int(row), views[k], self.crop_size, rng, self._bank, self.atlas, augment=self.augment
+            )
+        labels = {name: value[rows] for name, value in shard.labels.items()}
+        batch = view_labels(labels, views, shard.crop_size, self.crop_size)
+        batch["height"] = torch.from_numpy((self._height[0] + labels["betas"] @ self._height[1]).astype(np.float32))
+        batch["image"] = torch.from_numpy(images).permute(0, 3, 1, 2)
+        batch["dense"] = torch.from_numpy(dense)
+        return batch
+
+    def _rows(self, step: int) -> tuple[Shard, np.ndarray]:
+        """The pool of shards that batch `step` draws from, and its rows."""
+        pool = min(self.pool, len(self.paths))
+        batches_a_pool = max(1, pool * self._per_shard // self.batch_size)
+        pools_an_epoch = max(1, len(self.paths) // pool)
+        number, inner = divmod(step, batches_a_pool)
+        epoch, which = divmod(number, pools_an_epoch)
+        cached = self._cached
+        if cached is None or cached[0] != (epoch, which):
+            order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.paths))
+            chosen = order[which * pool : (which + 1) * pool]
+            cached = ((epoch, which), join_shards([load_shard(self.paths[i]) for i in chosen]))
+            self._cached = cached
+        shard = cached[1]
+        rows = np.random.default_rng([self.seed, 3, number]).permutation(len(shard))
+        if step < self.easy_until:
+            rows = rows[shard.labels["visible"][rows] > 0.95]
+        start = inner * self.batch_size
+        return shard, rows[np.arange(start, start + self.batch_size) % len(rows)]
+
+
+def view_labels(
+    labels: dict[str, np.ndarray], views: list[View], stored: int, size: int
+) -> dict[str, torch.Tensor]:
+    """Labels of stored crops as they are seen through `views`.
+
+    Args:
+        labels: as in `scenes.LABELS`, n rows. views: n. stored, size: sides of the stored and the shown crop, pixels.
+
+    Returns:
+        float32 tensors: K_crop (n, 3, 3); joints (n, 25, 3) metres, the last the middle of the hips (the pelvis that
+        Human3.6M's regressor gives on the free body); R_global (n, 24, 3, 3); rest_joints (n, 24, 3); twist (n, 24, 3)
+        unit; leaf (n, 5, 3, 3); betas (n, 10).
+    """
+    turn = np.array([v.turn for v in views])
+    zoom = np.array([v.zoom for v in views])
+    flip = np.array([v.mirrored for v in views])
+    n = len(views)
+    c, s, o, one = np.cos(turn), np.sin(turn), np.zeros(n), np.ones(n)
+    R_turn = np.stack([c, -s, o, s, c, o, o, o, one], -1).reshape(n, 3, 3)
+    mirror = np.array(joint_set("smpl-24").mirror)
+    D = np.diag([-1.0, 1.0, 1.0])
+
+    joints = np.einsum("nij,nkj->nki", R_turn, labels["joints"])
+    R_global = R_turn[:, None] @ labels["R_global"]
+    joints = np.where(flip[:, None, None], joints[:, mirror] @ D, joints)
+    R_global = np.where(flip[:, None, None, None], D @ R_global[:, mirror] @ D, R_global)
+    K = np.zeros((n, 3, 3))
+    K[:, 0, 0] = K[:, 1, 1] = labels["K_crop"][:, 0, 0] * zoom * size / stored
+    K[:, 0, 2] = K[:, 1, 2] = size / 2
+    K[:, 2, 2] = 1
+    parents = np.array(joint_set("smpl-24").parents)
+    local = np.swapaxes(R_global[:, parents], -1, -2) @ R_global
+    rest = torch.from_numpy(labels["rest_joints"].astype(np.float32))
+    rotations = torch.from_numpy(R_global.astype(np.float32))
+    twist = ortho_twist(rest, rotations)
+    joints = np.concatenate([joints, joints[:, [1, 2]].mean(1, keepdims=True)], 1)
+    return {
+        "K_crop": torch.from_numpy(K.astype(np.float32)),
+        "joints": torch.from_numpy(joints.astype(np.float32)),
+        "R_global": rotations,
+        "rest_joints": rest,
+        "twist": twist,
+        "leaf": torch.from_numpy(local[:, list(LEAF_JOINTS)].astype(np.float32)),
+        "betas": torch.from_numpy(labels["betas"].astype(np.float32)),
+    }

@@ -1,0 +1,74 @@
+"""Running a training configuration: build, resume when there is something to resume, train, write the weights."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from bodyreg import config
+from bodyreg.body import BodyModel
+from bodyreg.checkpoints import save_weights
+from bodyreg.training.regressor import RegressorModule, SyntheticData
+from bodyreg.training.settings import RegressorSettings
+
+__all__ = ["train"]
+
+log = logging.getLogger(__name__)
+
+
+def train(source: str | Path, overrides: Iterable[str] = (), *, progress: bool = True) -> Path:
+    """Train what a configuration describes, or go on where an interrupted run of it stopped.
+
+    Args:
+        source: path or shipped name of a YAML file. overrides: `section.key=value` strings.
+        progress: show a bar.
+
+    Returns:
+        Path of the final weights, a safetensors file beside the run's logs.
+    """
+    settings = config.load(RegressorSettings, source, overrides)
+    run = settings.run
+    out = Path(run.out)
+    out.mkdir(parents=True, exist_ok=True)
+    config.save(settings, out / "config.yaml")
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
+    lightning.seed_everything(run.seed, verbose=False)
+    module = RegressorModule(settings)
+    data = SyntheticData(settings, BodyModel.load("free"))
+    checkpoint = ModelCheckpoint(
+        out / "checkpoints", save_last=True, every_n_train_steps=run.checkpoint_every, save_top_k=0,
+        save_on_train_epoch_end=False,
+    )  # fmt: skip
+    bar = [RichProgressBar() if _is_terminal() else TQDMProgressBar(refresh_rate=200)] if progress else []
+    with warnings.catch_warnings():
+        # One stream feeds every step, drawn by threads of its own: workers and lengths do not apply.
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*IterableDataset.*")
+        trainer = lightning.Trainer(
+            max_steps=run.steps, precision=run.precision, devices=run.devices, accelerator=run.accelerator,
+            logger=TensorBoardLogger(out, name="logs", version=""), gradient_clip_val=settings.optimiser.clip,
+            callbacks=[checkpoint, LearningRateMonitor(), *bar], val_check_interval=run.validate_every,
+            check_val_every_n_epoch=None, num_sanity_val_steps=0, enable_progress_bar=progress,
+            enable_model_summary=False, log_every_n_steps=min(50, run.steps),
+        )  # fmt: skip
+        last = out / "checkpoints" / "last.ckpt"
+        # Our own checkpoint, but read like a stranger's: tensors and plain values only.
+        trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    weights = out / f"{settings.model.name}.safetensors"
+    save_weights(weights, module.model, settings.model, trained_steps=trainer.global_step, seed=run.seed)
+    log.info("weights in %s", weights)
+    return weights
+
+
+def _is_terminal() -> bool:
+    import sys
+
+    return sys.stderr.isatty()
