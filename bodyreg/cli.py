@@ -114,16 +114,17 @@ def infer(
 
 @app.command()
 def export(
-    results: Annotated[Path, typer.Argument(help="Result folder, or one npz or JSON file of SMPL parameters.")],
+    results: Annotated[list[Path], typer.Argument(help="Result folders, or npz or JSON files of single persons.")],
     out: Annotated[Path, typer.Option(help="Folder of the exported files.")],
-    formats: Annotated[str, typer.Option(help="Comma-separated: obj, ply, glb, amass.")] = "obj",
+    formats: Annotated[str, typer.Option(help="Comma-separated: obj, ply, glb, npz, json, amass.")] = "obj",
     body: Annotated[str | None, typer.Option(help="Body model; default: the one named in each file.")] = None,
     up: Annotated[str, typer.Option(help="Axes of OBJ and PLY: camera (y down) or y (for viewers).")] = "camera",
+    framerate: Annotated[float, typer.Option(help="Pictures a second, written into amass files.")] = 30.0,
 ) -> None:
     """Write meshes or motion files from saved parameters; no network is run."""
     from bodyreg.inference.export import export_results
 
-    written = export_results(results, out, formats=_names(formats), body=body, up=up)
+    written = export_results(results, out, _names(formats), body=body, up=up, framerate=framerate)
     typer.echo(f"{len(written)} files in {out}")
 
 

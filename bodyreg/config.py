@@ -138,7 +138,7 @@ def _refuse_unknown(config: DictConfig, addition: DictConfig, origin: str, prefi
     schema = OmegaConf.get_type(config)
     fixed = isinstance(schema, type) and is_dataclass(schema)
     for key in addition:
-        name = f"{prefix}{key}"
+        name = prefix + str(key)
         if fixed and key not in config:
             known = [str(k) for k in config]
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
