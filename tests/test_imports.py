@@ -23,7 +23,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "cameras": ("cameras",),
     "crops": ("crops",),
     "encoding": ("encoding",),
-    "body": ("body", "body_files", "body_joints", "body_export", "body_smplx", "free_body"),
+    "body": ("body", "body_files", "body_joints", "body_export", "body_smplx", "free_body", "skinning"),
     "inverse_kinematics": ("inverse_kinematics",),
     "models": ("models",),
     "checkpoints": ("checkpoints",),
