@@ -21,6 +21,7 @@ from torch import Tensor
 from bodyreg.body_files import BodyArrays, check_arrays, find_body, kid_column, mirror_map, read_body
 from bodyreg.body_joints import LANDMARKS, regressor_matrix
 from bodyreg.rotations import matrix_from_aa
+from bodyreg.skinning import SkinningTensors, Tree, coordinate_major, global_rotations, skin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ArrayLike = Tensor | np.ndarray
-#: Without gradients the batch is skinned in slices of this many bodies, so that a slice's blended transforms
-#: (12 numbers a vertex) stay in the cache; measured fastest on one thread for 6,890 vertices.
-SLICE = 32
+
 
 
 class BodyOutput(NamedTuple):
@@ -71,7 +70,6 @@ class BodyModel(torch.nn.Module):
     _dirs: Tensor
     _rest: Tensor
     _rest_dirs: Tensor
-    _parents: Tensor
 
     def __init__(self, arrays: BodyArrays, *, num_betas: int | None = None, kid: bool = False, engine: str = "own",
                  dtype: torch.dtype = torch.float32) -> None:
@@ -83,11 +81,11 @@ class BodyModel(torch.nn.Module):
         self.parents: tuple[int, ...] = arrays.parents
         self.num_betas: int = shapedirs.shape[2]
         self._arrays = arrays
-        self._levels = _levels(self.parents)
+        self._tree = Tree.of(self.parents)
         v_count = len(arrays.v_template)
         # Coordinate-major columns (3V instead of V x 3) make blending and skinning run along contiguous vertices, and
         # shape and pose correctives stacked in one matrix are one product.
-        dirs = np.concatenate([_coordinate_major(shapedirs), _coordinate_major(arrays.posedirs)])
+        dirs = np.concatenate([coordinate_major(shapedirs), coordinate_major(arrays.posedirs)])
         rest_dirs = np.einsum("jv,vcs->sjc", arrays.J_regressor, shapedirs)
         for buffer, value in {
             "_template": arrays.v_template.T.reshape(1, 3 * v_count),
@@ -100,7 +98,6 @@ class BodyModel(torch.nn.Module):
             tensor = torch.from_numpy(np.array(value, dtype=np.float64, order="C")).to(dtype)
             self.register_buffer(buffer, tensor, persistent=False)
         self.register_buffer("faces", torch.from_numpy(arrays.faces.astype(np.int64)), persistent=False)
-        self.register_buffer("_parents", torch.tensor([0, *self.parents[1:]]), persistent=False)
         self._regressors: dict[str, np.ndarray] = dict(arrays.regressors)
         self._second: SmplxEngine | None = None
         if engine == "smplx":
@@ -174,9 +171,9 @@ class BodyModel(torch.nn.Module):
         with torch.autocast(device_type=self._dirs.device.type, enabled=False):
             if self._second is not None:
                 vertices, joints = self._second(betas_, R_local, transl_)
-                R_global = _global_rotations(R_local, self._levels, self.parents)
+                R_global = global_rotations(R_local, self._tree)
             else:
-                vertices, joints, R_global = self._skin(betas_, R_local, transl_)
+                vertices, joints, R_global = skin(self._tensors(), self._tree, betas_, R_local, transl_)
         return BodyOutput(vertices, joints, betas_, R_local[:, 1:], R_local[:, 0], transl_, R_global)
 
     def rest_joints(self, betas: ArrayLike | None = None) -> Tensor:
@@ -190,49 +187,8 @@ class BodyModel(torch.nn.Module):
         flat = torch.addmm(self._template, betas_, self._dirs[: self.num_betas])
         return flat.view(len(betas_), 3, -1).transpose(1, 2).contiguous()
 
-    def _skin(self, betas: Tensor, R_local: Tensor, transl: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """SMPL's function with rotation matrices R_local (B, 24, 3, 3): vertices, joints, global rotations."""
-        batch = len(betas)
-        rest = self.rest_joints(betas)
-        R_global, joints = self._chain(R_local, rest)
-        offset = joints - (R_global @ rest.unsqueeze(-1)).squeeze(-1)
-        transforms = torch.cat([R_global, offset.unsqueeze(-1)], -1).reshape(batch, 24, 12)
-        eye = torch.eye(3, dtype=betas.dtype, device=betas.device)
-        feature = torch.cat([betas, (R_local[:, 1:] - eye).reshape(batch, 207)], 1)
-        if batch > SLICE and not (torch.is_grad_enabled() and (feature.requires_grad or transforms.requires_grad)):
-            vertices = torch.empty(batch, len(self.weights), 3, dtype=betas.dtype, device=betas.device)
-            for i in range(0, batch, SLICE):
-                vertices[i : i + SLICE] = self._blend(feature[i : i + SLICE], transforms[i : i + SLICE])
-        else:
-            vertices = self._blend(feature, transforms).contiguous()
-        # Last, not inside the transforms: metres of distance would cost the skinning its last digits.
-        vertices = vertices + transl[:, None]
-        return vertices, joints + transl[:, None], R_global
-
-    def _blend(self, feature: Tensor, transforms: Tensor) -> Tensor:
-        """(B, V, 3) from the stacked [betas, R - I] (B, S + 207) and joint transforms (B, 24, 12)."""
-        batch = len(feature)
-        rest = torch.addmm(self._template, feature, self._dirs).view(batch, 3, 1, -1)
-        blended = (transforms.transpose(1, 2).reshape(batch * 12, 24) @ self.weights.t()).view(batch, 3, 4, -1)
-        out = torch.addcmul(blended[:, :, 3], blended[:, :, 0], rest[:, 0])
-        out = torch.addcmul(out, blended[:, :, 1], rest[:, 1])
-        return torch.addcmul(out, blended[:, :, 2], rest[:, 2]).transpose(1, 2)
-
-    def _chain(self, R_local: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-        """Forward kinematics, level by level: global rotations (B, 24, 3, 3) and joints (B, 24, 3)."""
-        bones = (rest - rest[:, self._parents]).unsqueeze(-1)
-        R_of: list[Tensor] = [R_local[:, 0]] * 24
-        joint_of: list[Tensor] = [rest[:, 0]] * 24
-        for level in self._levels:
-            first, last = level[0], level[-1] + 1
-            # A level's joints are consecutive in SMPL's order; other trees fall back to picking them.
-            own = slice(first, last) if last - first == len(level) else list(level)
-            R_parent = torch.stack([R_of[self.parents[j]] for j in level], 1)
-            R_level = R_parent @ R_local[:, own]
-            joints = torch.stack([joint_of[self.parents[j]] for j in level], 1) + (R_parent @ bones[:, own]).squeeze(-1)
-            for k, j in enumerate(level):
-                R_of[j], joint_of[j] = R_level[:, k], joints[:, k]
-        return torch.stack(R_of, 1), torch.stack(joint_of, 1)
+    def _tensors(self) -> SkinningTensors:
+        return SkinningTensors(self._template, self._dirs, self._rest, self._rest_dirs, self.weights)
 
     # ------------------------------------------------------------------------------------- named points and labels
 
@@ -359,27 +315,6 @@ class BodyModel(torch.nn.Module):
             raise ValueError(f"{name} has shape {tuple(x.shape)}. It must be (B, {3 * count}) axis-angle or "
                              f"(B, {'' if count == 1 else f'{count}, '}3, 3) rotation matrices.")
         return x.expand(batch, -1, -1, -1)
-
-
-def _coordinate_major(dirs: np.ndarray) -> np.ndarray:
-    """(V, 3, K) -> (K, 3V) with all x first, then y, then z."""
-    return dirs.transpose(2, 1, 0).reshape(dirs.shape[2], -1)
-
-
-def _levels(parents: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Joints but the root, grouped by their distance from it."""
-    depth = [0] * len(parents)
-    for j in range(1, len(parents)):
-        depth[j] = depth[parents[j]] + 1
-    return tuple(tuple(j for j in range(len(parents)) if depth[j] == d) for d in range(1, max(depth) + 1))
-
-
-def _global_rotations(R_local: Tensor, levels: tuple[tuple[int, ...], ...], parents: tuple[int, ...]) -> Tensor:
-    """(B, 24, 3, 3) products of the local rotations along the chain."""
-    R_of = list(R_local.unbind(1))
-    for j in (j for level in levels for j in level):
-        R_of[j] = R_of[parents[j]] @ R_of[j]
-    return torch.stack(R_of, 1)
 
 
 def _select_columns(arrays: BodyArrays, num_betas: int | None, kid: bool) -> tuple[np.ndarray, bool]:

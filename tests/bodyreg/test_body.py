@@ -118,7 +118,7 @@ def test_accepts_every_layout_of_rotations_and_numpy(smpl_arrays):
 
 
 def test_batches_without_gradients_equal_single_bodies(smpl_arrays, monkeypatch):
-    monkeypatch.setattr("bodyreg.body.SLICE", 4)
+    monkeypatch.setattr("bodyreg.skinning.SLICE", 4)
     body = BodyModel.from_arrays(smpl_arrays)
     given = parameters(11, 10, torch.float32)
     with torch.no_grad():
