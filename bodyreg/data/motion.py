@@ -125,7 +125,8 @@ def split_clips(names: Iterable[str | Path], held_out: float = 0.15) -> tuple[li
     """
     if not 0 <= held_out <= 1:
         raise ValueError(f"The held-out share is {held_out}. Give a number between 0 and 1.")
-    train, test = [], []
+    train: list[str | Path] = []
+    test: list[str | Path] = []
     for name in names:
         digest = hashlib.sha256(clip_name(name).encode()).digest()
         fraction = int.from_bytes(digest[:8], "big") / 2**64
