@@ -54,11 +54,11 @@ def clip_faces(face_verts: Tensor, z_clip: float, *, perspective: bool) -> Clipp
             triangles = [((p4, p5, p[0]), (b4, b5, b[0]))]
         else:
             triangles = [((p4, p[1], p5), (b4, b[1], b5)), ((p5, p[1], p[2]), (b5, b[1], b[2]))]
-        for piece, (points, weights) in enumerate(triangles):
+        for half, (points, weights) in enumerate(triangles):
             ids.append(cut)
             corners.append(torch.stack(points, 1))
             matrices.append(torch.stack(weights, -1))
-            pieces.append(torch.full_like(cut, piece))
+            pieces.append(torch.full_like(cut, half))
     face, piece = torch.cat(ids), torch.cat(pieces)
     by_face = torch.argsort(2 * face + piece)
     face, piece = face[by_face], piece[by_face]

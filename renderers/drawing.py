@@ -29,7 +29,7 @@ _STRIP_ROWS = 48  # of output pixels; fixed, so that the picture does not depend
 # Towards a warm key light at the upper left of the camera, a cool weak fill at its right, a rim light behind.
 _LIGHTS = ((-0.55, -0.75, -0.75, 0.82, 0.79, 0.74, 0.18), (0.85, -0.15, -0.60, 0.20, 0.23, 0.28, 0.50))
 _RIM = (0.35, -0.60, 0.72, 0.22, 0.22, 0.24, 0.0)
-_MATERIAL = (0.19, 0.20, 0.22, 0.09, 0.085, 0.08, 0.045, 22.0)
+_MATERIAL = (0.19, 0.20, 0.22, 0.09, 0.085, 0.08, 0.045, 4.0)
 
 
 class Scene(NamedTuple):
@@ -79,10 +79,28 @@ def pack_scene(
     return _clip(scene) if (scene.vertices[:, 2] < NEAR).any() else scene
 
 
+class Layer(NamedTuple):
+    """The part of a picture that a scene covers."""
+
+    rgba: np.ndarray
+    """(h, w, 4) float32 premultiplied display-coded r, g, b and coverage, in [0, 1]."""
+    rows: slice
+    """Where it lies in the picture; empty where nothing is seen."""
+    columns: slice
+
+    def over(self, picture: np.ndarray, opacity: float = 1.0) -> None:
+        """Lay it over a picture, (H, W, 3) uint8 or float32 in [0, 1], in place."""
+        below = picture[self.rows, self.columns]
+        unit = 255 if picture.dtype == np.uint8 else 1
+        mixed = below * (1 - np.float32(opacity) * self.rgba[..., 3:])
+        mixed += np.float32(opacity * unit) * self.rgba[..., :3]
+        below[:] = np.round(mixed, out=mixed) if unit == 255 else mixed
+
+
 def draw(
     scene: Scene, K: np.ndarray, size_hw: tuple[int, int], *, supersample: int = 2, threads: int | None = None
-) -> np.ndarray:
-    """Draw a scene: (H, W, 4) float32 premultiplied display-coded r, g, b and coverage, all in [0, 1].
+) -> Layer:
+    """Draw a scene as seen by a camera with intrinsics K in a picture of some size, pixels.
 
     Each pixel is the mean of supersample x supersample samples. Only the rectangle that the meshes cover is worked on.
     """
@@ -91,34 +109,28 @@ def draw(
 
     if supersample < 1:
         raise ValueError(f"supersample is {supersample}. Give the number of samples along a pixel's side, at least 1.")
-    h, w = size_hw
-    out = np.zeros((h, w, 4), np.float32)
     px = project(scene.vertices, K)
-    if not len(px):
-        return out
-    used = scene.faces.ravel()
-    if not len(used):
-        return out
-    lo = np.clip(np.floor(px[used, :2].min(0)), 0, (w, h)).astype(int)
-    hi = np.clip(np.ceil(px[used, :2].max(0)), 0, (w, h)).astype(int)
+    used = px[scene.faces.ravel(), :2] if len(scene.faces) else np.zeros((1, 2))
+    left, top = (int(x) for x in np.floor(np.clip(used.min(0), 0, size_hw[::-1])))
+    right, bottom = (int(x) for x in np.ceil(np.clip(used.max(0), 0, size_hw[::-1])))
+    rgba = np.zeros((bottom - top, right - left, 4), np.float32)
     lights = np.array([_unit_light(x) for x in (*_LIGHTS, _RIM)], np.float32)
     material = np.array(_MATERIAL, np.float32)
     step = 1.0 / supersample / np.array([K[0, 0], K[1, 1]])
 
-    def strip(top: int) -> None:
-        bottom = min(top + _STRIP_ROWS, hi[1])
+    def strip(first: int) -> None:
+        window = rgba[first - top : first - top + _STRIP_ROWS]
         moved = px.copy()
-        moved[:, :2] = (moved[:, :2] - (lo[0], top)) * supersample
-        samples = ((bottom - top) * supersample, (hi[0] - lo[0]) * supersample)
+        moved[:, :2] = (moved[:, :2] - (left, first)) * supersample
+        samples = (window.shape[0] * supersample, window.shape[1] * supersample)
         hard = rasterize_hard(moved, scene.faces, samples, near=NEAR * 0.5)
-        start = (np.array([lo[0], top]) - (K[0, 2], K[1, 2])) / (K[0, 0], K[1, 1])
+        start = (np.array([left, first]) - (K[0, 2], K[1, 2])) / (K[0, 0], K[1, 1])
         rays = np.concatenate([start, step]).astype(np.float32)
-        window = out[top:bottom, lo[0] : hi[0]]
         shade(hard.face, hard.bary, *scene, rays, lights, material, supersample, window)
 
-    if hi[0] > lo[0]:
-        map_threads(strip, range(lo[1], hi[1], _STRIP_ROWS), threads)
-    return out
+    if rgba.size:
+        map_threads(strip, range(top, bottom, _STRIP_ROWS), threads)
+    return Layer(rgba, slice(top, bottom), slice(left, right))
 
 
 def project(vertices_cam: np.ndarray, K: np.ndarray) -> np.ndarray:
@@ -146,9 +158,9 @@ def _clip(scene: Scene) -> Scene:
 
 
 def _unit_light(light: tuple[float, ...]) -> np.ndarray:
-    light = np.array(light)
-    light[:3] /= np.linalg.norm(light[:3])
-    return light
+    unit = np.array(light)
+    unit[:3] /= np.linalg.norm(unit[:3])
+    return unit
 
 
 def _to_numpy(x):

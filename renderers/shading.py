@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ def render_mesh(
     K: np.ndarray,
     size_hw: tuple[int, int],
     *,
-    colour: tuple[float, float, float] | np.ndarray | Sequence | None = None,
+    colour: Any = None,
     background: tuple[float, float, float] | None = None,
     supersample: int = 2,
     threads: int | None = None,
@@ -41,16 +42,21 @@ def render_mesh(
         (H, W, 3) uint8 RGB and (H, W) float32 share of each pixel that is covered. What is nearer than 2 cm to the
         camera or behind it is cut away.
     """
-    single = not isinstance(vertices_cam, (list, tuple))
-    meshes = [vertices_cam] if single else list(vertices_cam)
-    colours = _colours(None if colour is None else [colour] if single else colour, len(meshes))
-    layer = draw(pack_scene(meshes, faces, colours), _intrinsics(K), size_hw, supersample=supersample, threads=threads)
-    rgb, alpha = layer[..., :3], layer[..., 3]
+    meshes = _as_list(vertices_cam)
+    single = len(meshes) == 1 and meshes[0] is vertices_cam
+    tints: Any = [colour] if single and colour is not None else colour
+    scene = pack_scene(meshes, faces, _colours(tints, len(meshes)))
+    layer = draw(scene, _intrinsics(K), size_hw, supersample=supersample, threads=threads)
+    alpha = np.zeros(size_hw, np.float32)
+    alpha[layer.rows, layer.columns] = layer.rgba[..., 3]
+    picture = np.zeros((*size_hw, 3), np.float32)
     if background is None:
-        rgb = rgb / np.maximum(alpha, 1e-6)[..., None]
+        own = layer.rgba[..., :3] / np.maximum(layer.rgba[..., 3:], 1e-6)
+        picture[layer.rows, layer.columns] = own
     else:
-        rgb = rgb + (1 - alpha)[..., None] * np.asarray(background, np.float32)
-    return np.round(rgb.clip(0, 1) * 255).astype(np.uint8), alpha
+        picture[:] = background
+        layer.over(picture)
+    return np.round(picture.clip(0, 1) * 255).astype(np.uint8), alpha
 
 
 def overlay(
@@ -79,16 +85,10 @@ def overlay(
     """
     if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8:
         raise ValueError(f"The photograph is {photo.shape} {photo.dtype}. Give (H, W, 3) uint8 RGB.")
-    meshes = [meshes] if getattr(meshes, "ndim", 0) == 2 else list(meshes)
-    scene = pack_scene(meshes, faces, _colours(colours, len(meshes)))
-    layer = draw(scene, _intrinsics(K), photo.shape[:2], supersample=supersample, threads=threads)
+    people = _as_list(meshes)
+    scene = pack_scene(people, faces, _colours(colours, len(people)))
     out = photo.copy()
-    rows = np.flatnonzero(layer[..., 3].any(1))
-    if len(rows):
-        touched = slice(rows[0], rows[-1] + 1)
-        over = layer[touched] * np.float32(opacity)
-        mixed = photo[touched] * (1 - over[..., 3:]) + over[..., :3] * 255
-        out[touched] = np.round(mixed.clip(0, 255)).astype(np.uint8)
+    draw(scene, _intrinsics(K), photo.shape[:2], supersample=supersample, threads=threads).over(out, opacity)
     return out
 
 
@@ -103,9 +103,13 @@ def silhouette(
     """(H, W) bool: the pixels whose centre a mesh (or any of a list) covers. Arguments as in `render_mesh`."""
     from renderers.backends.cpu import rasterize_hard
 
-    meshes = list(vertices_cam) if isinstance(vertices_cam, (list, tuple)) else [vertices_cam]
+    meshes = _as_list(vertices_cam)
     scene = pack_scene(meshes, faces, _colours(None, len(meshes)))
     return rasterize_hard(project(scene.vertices, _intrinsics(K)), scene.faces, size_hw, threads=threads).face >= 0
+
+
+def _as_list(meshes: Any) -> list[Any]:
+    return list(meshes) if isinstance(meshes, (list, tuple)) or meshes.ndim == 3 else [meshes]
 
 
 def _colours(colours: Sequence | None, count: int) -> Sequence:

@@ -87,9 +87,7 @@ def _view(meshes, faces, size_hw, right, forward, colours, ground, supersample, 
         floor = points[:, 1].max() + 0.002
         _draw_grid(picture, points, floor, R_view_from_cam, offset, K)
         _draw_shadow(picture, scene, floor, R_view_from_cam, offset, K)
-    layer = draw(scene, K, size_hw, supersample=supersample, threads=threads)
-    picture *= 1 - layer[..., 3:]
-    picture += layer[..., :3]
+    draw(scene, K, size_hw, supersample=supersample, threads=threads).over(picture)
     return np.round(picture.clip(0, 1) * 255).astype(np.uint8)
 
 
@@ -135,5 +133,5 @@ def _draw_shadow(picture, scene, floor, R_view_from_cam, offset, K) -> None:
     points[:, 1] = floor
     px = project(points @ R_view_from_cam.T + offset, K)
     cover = (rasterize_hard(px, scene.faces, picture.shape[:2]).face >= 0).astype(np.float32)
-    cover = cv2.GaussianBlur(cover, (0, 0), max(1.0, min(picture.shape[:2]) / 110))
-    picture *= (1 - 0.28 * cover)[..., None]
+    soft = cv2.GaussianBlur(cover, (0, 0), max(1.0, min(picture.shape[:2]) / 110))
+    picture *= (1 - 0.28 * soft)[..., None]

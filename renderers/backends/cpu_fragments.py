@@ -153,9 +153,7 @@ def _first_at_most(values, limit, guess):
 def _range(values, low, high):
     # Indices [first, last) of falling, equally spaced `values` within [low, high].
     n = len(values)
-    step = np.float64(values[0] - values[n - 1]) / max(n - 1, 1)
-    if step <= 0.0:
-        step = 1.0
+    step = np.float64(values[0] - values[n - 1]) / (n - 1) if n > 1 else 1.0
     room = np.float64(n) + 2.0
     first = min(max((np.float64(values[0]) - high) / step, -1.0), room)
     last = min(max((np.float64(values[0]) - low) / step + 1.0, -1.0), room)

@@ -37,8 +37,7 @@ def rasterize_fragments(
             faces = face_verts.detach()[start : start + count]
             pairs = None if neighbour is None else neighbour[start : start + count] - start
             step = max(1, _CHUNK // max(1, count))
-            kept = [_nearest(points[i : i + step], faces, pairs, settings) for i in range(0, h * w, step)]
-            kept = torch.cat(kept)
+            kept = torch.cat([_nearest(points[i : i + step], faces, pairs, settings) for i in range(0, h * w, step)])
             images.append(torch.where(kept >= 0, kept + start, kept).reshape(h, w, settings.k))
             start += count
         empty = torch.zeros((0, h, w, settings.k), dtype=torch.int64, device=face_verts.device)

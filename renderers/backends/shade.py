@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import float32
 
 from renderers.backends.jit import kernel
 
@@ -18,13 +19,17 @@ def shade(face, bary, vertices, faces, normals, colours, rays, lights, material,
         colours: (V, 3) in [0, 1], display-coded.
         rays: (4,) x and y of the viewing ray (at depth 1) at the corner of sample (0, 0), and its step per sample.
         lights: (L, 7) unit direction towards the light, its r, g, b, and its wrap in [0, 1] (0: hard terminator).
-        material: (8,) ambient r, g, b from above and from below, strength and exponent of the highlight.
+        material: (8,) ambient r, g, b from above and from below, strength of the highlight, and how often its cosine is
+            squared (4: exponent 16).
         out: (h, w, 4) float32, added to.
     """
-    share = np.float32(1.0 / (samples * samples))
+    share = float32(1.0 / (samples * samples))
     light = np.zeros(3, np.float32)
+    tiny = float32(1e-20)
+    squarings = int(material[7])
+    zero, one = float32(0.0), float32(1.0)
     for r in range(face.shape[0]):
-        vy = rays[1] + (r + np.float32(0.5)) * rays[3]
+        vy = rays[1] + float32(r + 0.5) * rays[3]
         for c in range(face.shape[1]):
             f = face[r, c]
             if f < 0:
@@ -39,31 +44,33 @@ def shade(face, bary, vertices, faces, normals, colours, rays, lights, material,
             bx, by, bz = vertices[i1, 0], vertices[i1, 1], vertices[i1, 2]
             cx, cy, cz = vertices[i2, 0], vertices[i2, 1], vertices[i2, 2]
             volume = ax * (by * cz - bz * cy) + ay * (bz * cx - bx * cz) + az * (bx * cy - by * cx)
-            scale = np.float32(-1.0 if volume > 0.0 else 1.0) / np.sqrt(nx * nx + ny * ny + nz * nz + 1e-20)
+            scale = float32(-1.0 if volume > zero else 1.0) / np.sqrt(nx * nx + ny * ny + nz * nz + tiny)
             nx, ny, nz = nx * scale, ny * scale, nz * scale
-            vx = rays[0] + (c + np.float32(0.5)) * rays[2]
+            vx = rays[0] + float32(c + 0.5) * rays[2]
             # Unit direction from the surface to the eye.
-            to_eye = np.float32(-1.0) / np.sqrt(vx * vx + vy * vy + np.float32(1.0))
+            to_eye = float32(-1.0) / np.sqrt(vx * vx + vy * vy + float32(1.0))
             ex, ey, ez = vx * to_eye, vy * to_eye, to_eye
-            up = np.float32(0.5) * (np.float32(1.0) - ny)
+            up = float32(0.5) * (float32(1.0) - ny)
             for k in range(3):
                 light[k] = material[3 + k] + (material[k] - material[3 + k]) * up
-            highlight = np.float32(0.0)
+            highlight = float32(0.0)
             for j in range(lights.shape[0]):
                 lx, ly, lz, wrap = lights[j, 0], lights[j, 1], lights[j, 2], lights[j, 6]
-                diffuse = (nx * lx + ny * ly + nz * lz + wrap) / (np.float32(1.0) + wrap)
-                if diffuse <= 0.0:
+                diffuse = (nx * lx + ny * ly + nz * lz + wrap) / (float32(1.0) + wrap)
+                if diffuse <= zero:
                     continue
                 for k in range(3):
                     light[k] += diffuse * lights[j, 3 + k]
                 hx, hy, hz = lx + ex, ly + ey, lz + ez
-                shine = (nx * hx + ny * hy + nz * hz) / np.sqrt(hx * hx + hy * hy + hz * hz + 1e-20)
-                if shine > 0.0:
-                    highlight += lights[j, 3] * material[6] * shine ** material[7]
+                shine = (nx * hx + ny * hy + nz * hz) / np.sqrt(hx * hx + hy * hy + hz * hz + tiny)
+                if shine > zero:
+                    for _ in range(squarings):
+                        shine *= shine
+                    highlight += lights[j, 3] * material[6] * shine
             pr, pc = r // samples, c // samples
             for k in range(3):
                 base = b0 * colours[i0, k] + b1 * colours[i1, k] + b2 * colours[i2, k]
                 # Light adds up in linear intensities; a square stands for the display curve.
                 value = np.sqrt(base * base * light[k] + highlight)
-                out[pr, pc, k] += share * min(value, np.float32(1.0))
+                out[pr, pc, k] += share * min(value, one)
             out[pr, pc, 3] += share
