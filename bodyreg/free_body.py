@@ -30,7 +30,9 @@ _POINT_OF = {
     "openpose-25": {**_OUTER_HIPS, "neck": "mid_shoulder"},
 }
 # The nine rows that SPIN-49 adds to joints and vertices (Kolotouros et al. 2019), as points.
-_EXTRA_9 = ("right_outer_hip", "left_outer_hip", "lsp_neck", "head_top", "mid_hip", "thorax", "spine", "jaw", "upper_head")
+_EXTRA_9 = (
+    "right_outer_hip", "left_outer_hip", "lsp_neck", "head_top", "mid_hip", "thorax", "spine", "jaw", "upper_head",
+)  # fmt: skip
 
 
 def _regressors(points: dict[str, np.ndarray], J_regressor: np.ndarray) -> dict[str, np.ndarray]:

@@ -166,7 +166,8 @@ def build(source: Source) -> FreeBody:
     for joint, (wanted, left) in rms.items():
         log.info("correctives of joint %d: %.1f mm rms, %.1f mm after the fit", joint, 1e3 * wanted, 1e3 * left)
     rows_of, errors = points.point_rows(vertices[fit], mean, weights, regressor, mirror)
-    log.info("points: %d, errors of fitted ones in mm %s", len(rows_of), {k: round(1e3 * e, 1) for k, e in errors.items()})
+    fitted = {name: round(1e3 * error, 1) for name, error in errors.items()}
+    log.info("points: %d, errors of fitted ones in mm %s", len(rows_of), fitted)
     return FreeBody(
         spaces=spaces,
         faces=faces,

@@ -12,11 +12,11 @@ from .skeleton import SLOTS, fit_regressor_row
 
 
 def chin(vertices: np.ndarray, weights: np.ndarray, mirror: np.ndarray) -> int:
-    """Midline vertex of the chin: furthest forward and down on the face below the nose."""
+    """Midline vertex of the chin: the furthest forward below the lips."""
     nose = vertices[SLOTS["nose"]]
     middle = mirror == np.arange(len(mirror))
     mask = middle & (weights[:, 15] > 0.5) & (vertices[:, 1] < nose[1] - 0.04) & (vertices[:, 2] > nose[2] - 0.09)
-    return int(np.where(mask, vertices[:, 2] - vertices[:, 1], -np.inf).argmax())
+    return int(np.where(mask, vertices[:, 2], -np.inf).argmax())
 
 
 def point_rows(
