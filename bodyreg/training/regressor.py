@@ -88,6 +88,10 @@ class RegressorModule(lightning.LightningModule):
         names = ("val/mpjpe_mm", "val/pa_mpjpe_mm", "val/mean_pose_mpjpe_mm", "val/mean_pose_pa_mpjpe_mm")
         self.log_dict(dict(zip(names, scores, strict=True)), prog_bar=True, sync_dist=True)
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # Here and not by the trainer's option, which refuses fused optimisers under mixed precision.
+        torch.nn.utils.clip_grad_norm_(self.parameters(), self.settings.optimiser.clip)
+
     def configure_optimizers(self) -> dict:
         options = self.settings.optimiser
         decay = [p for p in self.parameters() if p.ndim > 1]
@@ -95,6 +99,7 @@ class RegressorModule(lightning.LightningModule):
         optimiser = torch.optim.AdamW(
             [{"params": decay, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}],
             lr=options.lr,
+            fused=True,
         )
         steps, warmup = self.settings.run.steps, options.warmup_steps
 

@@ -54,7 +54,7 @@ def train(source: str | Path, overrides: Iterable[str] = (), *, progress: bool =
         warnings.filterwarnings("ignore", ".*IterableDataset.*")
         trainer = lightning.Trainer(
             max_steps=run.steps, precision=run.precision, devices=run.devices, accelerator=run.accelerator,
-            logger=TensorBoardLogger(out, name="logs", version=""), gradient_clip_val=settings.optimiser.clip,
+            logger=TensorBoardLogger(out, name="logs", version=""),
             callbacks=[checkpoint, LearningRateMonitor(), *bar], val_check_interval=run.validate_every,
             check_val_every_n_epoch=None, num_sanity_val_steps=0, enable_progress_bar=progress,
             enable_model_summary=False, log_every_n_steps=min(50, run.steps),
