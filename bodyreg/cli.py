@@ -7,6 +7,7 @@ Exit codes: 0 when every input has a record, 1 on an error of the user's (one me
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,9 +71,11 @@ def infer(
     model: Model = "perspose_small",
     weights: Weights = None,
     body: Body = "free",
+    gender: Annotated[str, typer.Option(help="Gender of the body model: neutral, male or female.")] = "neutral",
     people: Annotated[str, typer.Option(help="How people are found: auto, hog or whole.")] = "auto",
     boxes: Annotated[Path | None, typer.Option(help="Person boxes, JSON or CSV.")] = None,
     keypoints: Annotated[Path | None, typer.Option(help="2D key points: OpenPose folder, COCO JSON or npz.")] = None,
+    focal_px: Annotated[float | None, typer.Option(help="Focal length of all photographs, pixels.")] = None,
     focal_mm: Annotated[float | None, typer.Option(help="35 mm-equivalent focal length of all photographs.")] = None,
     fov: Annotated[float | None, typer.Option(help="Horizontal field of view of all photographs, degrees.")] = None,
     intrinsics: Annotated[Path | None, typer.Option(help='JSON {file or "*": {fx, fy, cx, cy}}.')] = None,
@@ -84,6 +87,7 @@ def infer(
         bool, typer.Option("--overlay/--no-overlay", help="Draw the bodies over the photographs.")
     ] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Keep finished records of an interrupted run.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Reading and writing threads; default: cores.")] = None,
 ) -> None:
     """Pose every person in a folder of photographs."""
     from bodyreg.inference.folder import infer_folder
@@ -95,11 +99,13 @@ def infer(
             model=model,
             weights=weights,
             body=body,
+            gender=gender,
             people=people,
             boxes=boxes,
             keypoints=keypoints,
             focal_mm=focal_mm,
-            fov=fov,
+            focal_px=focal_px,
+            fov=None if fov is None else math.radians(fov),
             intrinsics=intrinsics,
             device=device,
             batch_size=batch_size,
@@ -107,9 +113,16 @@ def infer(
             up=up,
             overlay=overlay,
             resume=resume,
+            threads=threads,
             progress=progress,
         )
-    typer.echo(str(summary))
+    refused = [record for record in summary.records if record.status == "refused"]
+    for record in refused:
+        typer.echo(f"{record.file}: {record.reason}", err=True)
+    typer.echo(
+        f"{summary.people} people in {summary.count('done')} of {len(summary.records)} photographs, "
+        f"{summary.count('nobody')} without people, {len(refused)} refused, {summary.seconds:.1f} s: {summary.out}"
+    )
 
 
 @app.command()
@@ -141,13 +154,39 @@ def evaluate(
     config: Config = "perspose_small",
     overrides: Overrides = None,
     weights: Weights = None,
-    device: Device = "auto",
-    out: Annotated[Path | None, typer.Option(help="Also write the row as JSON to this file.")] = None,
+    people: Annotated[int, typer.Option(min=1, help="Held-out people to score.")] = 2048,
+    out: Annotated[Path | None, typer.Option(help="Also write the scores to this JSON file.")] = None,
 ) -> None:
-    """Score a model on held-out synthetic people, beside the mean pose."""
-    from bodyreg.evaluation.evaluate import evaluate_synthetic
+    """Score a model on held-out synthetic people (data.held_out of the configuration), beside the mean pose."""
+    import json
+    from dataclasses import asdict
 
-    _print_table("evaluation", evaluate_synthetic(config, overrides or [], weights=weights, device=device, out=out))
+    from bodyreg.body import BodyModel
+    from bodyreg.checkpoints import default_weights, load_model
+    from bodyreg.config import load
+    from bodyreg.evaluation.evaluate import evaluate_synthetic
+    from bodyreg.files import atomic_write
+    from bodyreg.training.settings import RegressorSettings
+
+    settings = load(RegressorSettings, config, overrides or [])
+    loaded = load_model(weights or default_weights(settings.model.name))
+    scores = evaluate_synthetic(loaded, BodyModel.load(loaded.body), settings.data.held_out, people=people)
+    names = list(dict.fromkeys(name for score in scores for name in score.errors_mm))
+    _print_rows(
+        ("mm", "people", *names),
+        [
+            (
+                score.name,
+                str(score.people),
+                *(f"{score.errors_mm[n]:.1f}" if n in score.errors_mm else "-" for n in names),
+            )
+            for score in scores
+        ],
+    )
+    if out is not None:
+        record = {"weights_hash": loaded.weights_hash, "model": loaded.settings.name, "config": config}
+        with atomic_write(out) as temporary:
+            temporary.write_text(json.dumps({**record, "scores": [asdict(score) for score in scores]}, indent=1))
 
 
 @prepare_app.command("synthetic")

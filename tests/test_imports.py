@@ -62,7 +62,7 @@ MAY_USE: dict[str, set[str]] = {
     "metrics": set(),
     "protocols": _SCORES,
     # Scoring starts from a configuration and a weights file, and needs crops and cameras of the samples.
-    "evaluate": _SCORES | _BASE | _GEOMETRY | {"protocols", "checkpoints"},
+    "evaluate": _SCORES | _BASE | _GEOMETRY | _BODY | {"protocols", "checkpoints"},
     "tables": _SCORES | {"protocols", "evaluate"},
     "training": _BASE | _GEOMETRY | _BODY | _SCORES
     | {"losses", "protocols", "evaluate", "tables", "checkpoints", "renderers", "priors"},

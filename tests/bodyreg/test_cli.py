@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -11,18 +13,26 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from bodyreg.checkpoints import save_weights
 from bodyreg.cli import app
+from bodyreg.evaluation import evaluate
 from bodyreg.files import MissingFileError
+from bodyreg.inference.folder import FolderSummary
+from bodyreg.inference.results import PhotoRecord
+from bodyreg.models.registry import ModelSettings, build
 
 # Command line -> module and function it must call.
 CALLS = {
     "infer photos --out out --formats obj,GLB --fov 60 --no-overlay": ("bodyreg.inference.folder", "infer_folder"),
     "export out --out meshes --formats amass": ("bodyreg.inference.export", "export_results"),
     "train perspose_small run.steps=1": ("bodyreg.training.run", "train"),
-    "evaluate perspose_small --device cpu": ("bodyreg.evaluation.evaluate", "evaluate_synthetic"),
     "prepare synthetic --out shards --count 3": ("bodyreg.data.synthetic.prepare", "prepare_synthetic"),
 }
-RETURNS = {"export_results": [Path("a")], "evaluate_synthetic": {"MPJPE": "1"}, "prepare_synthetic": [Path("a")]}
+RETURNS = {
+    "infer_folder": FolderSummary(Path("out"), (PhotoRecord("a.jpg", "refused", "It is empty."),), 0, 1.0, {}),
+    "export_results": [Path("a")],
+    "prepare_synthetic": [Path("a")],
+}
 
 
 def run(line: str | list[str]):
@@ -55,6 +65,39 @@ def test_command_calls_its_function(call):
     result = run(call.line)
     assert result.exit_code == 0, result.output
     assert call.arguments
+
+
+def test_infer_takes_degrees_and_reports_refused_files(monkeypatch):
+    module = importlib.import_module("bodyreg.inference.folder")
+    options = {}
+    monkeypatch.setattr(module, "infer_folder", lambda *_, **kw: options.update(kw) or RETURNS["infer_folder"])
+    result = run("infer photos --out out --fov 60 --formats obj,GLB")
+    assert result.exit_code == 0
+    assert options["fov"] == pytest.approx(math.pi / 3) and options["formats"] == ("obj", "glb")
+    assert "a.jpg: It is empty." in result.stderr and "1 refused" in result.stdout
+
+
+def test_evaluate_prints_and_writes_scores(monkeypatch, tmp_path):
+    settings = ModelSettings(widths=[8, 8, 8, 8], depths=[1, 1, 1, 1], map_channels=8)
+    save_weights(tmp_path / "w.safetensors", build(settings), settings)
+    calls = []
+
+    def stand_in(loaded, body, shards, *, people):
+        calls.append((loaded.settings, body.name, shards, people))
+        return [evaluate.Score("network", people, {"MPJPE": 12.34}), evaluate.Score("mean pose", people, {"PVE": 5.0})]
+
+    monkeypatch.setattr(evaluate, "evaluate_synthetic", stand_in)
+    line = ["evaluate", "perspose_small", "data.held_out=there", "--people", "7", "--out", str(tmp_path / "s.json")]
+    result = run([*line, "--weights", str(tmp_path / "w.safetensors")])
+    assert result.exit_code == 0, result.output
+    assert calls == [(settings, "free", "there", 7)]
+    assert "12.3" in result.stdout and "-" in result.stdout
+    assert [score["name"] for score in json.loads((tmp_path / "s.json").read_text())["scores"]] == [
+        "network",
+        "mean pose",
+    ]
+    result = run([*line, "--weights", "nowhere.safetensors"])
+    assert result.exit_code == 1 and "no weights file" in result.stderr
 
 
 @pytest.mark.parametrize(
