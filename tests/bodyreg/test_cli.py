@@ -146,9 +146,11 @@ def test_unknown_configuration_and_key():
     assert result.exit_code == 1 and "run.steps" in result.stderr
 
 
-def test_module_can_be_run_and_takes_debug_anywhere():
+def test_module_can_be_run_and_takes_debug_anywhere(tmp_path):
     line = [sys.executable, "-m", "bodyreg"]
     done = subprocess.run([*line, "--version"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("bodyreg ")
-    done = subprocess.run([*line, "train", "no_such_thing", "--debug"], capture_output=True, text=True)
+    done = subprocess.run(
+        [*line, "export", "no_such_thing", "--out", str(tmp_path), "--debug"], capture_output=True, text=True
+    )
     assert done.returncode == 1 and "Traceback" in done.stderr and "no_such_thing" in done.stderr
