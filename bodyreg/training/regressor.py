@@ -75,12 +75,12 @@ class RegressorModule(lightning.LightningModule):
     def validation_step(self, batch: dict[str, torch.Tensor], index: int) -> None:
         image = normalise_image(batch["image"].float() / 255).contiguous(memory_format=torch.channels_last)
         decoded = self.model.predict(image, batch["K_crop"], flip_test=False)
-        predicted, true = decoded.xyz[:, :24], batch["joints"][:, :24]
-        true = true - true[:, :1]
-        mean = true.mean(0, keepdim=True).expand_as(true)  # a constant: what knowing nothing scores
-        self._scores.append(
-            torch.stack([mpjpe(predicted, true), pa_mpjpe(predicted, true), mpjpe(mean, true), pa_mpjpe(mean, true)], -1)
-        )
+        with torch.autocast(decoded.xyz.device.type, enabled=False):  # no decompositions in half precision
+            predicted, true = decoded.xyz[:, :24].float(), batch["joints"][:, :24]
+            true = true - true[:, :1]
+            mean = true.mean(0, keepdim=True).expand_as(true)  # a constant: what knowing nothing scores
+            scores = [mpjpe(predicted, true), pa_mpjpe(predicted, true), mpjpe(mean, true), pa_mpjpe(mean, true)]
+        self._scores.append(torch.stack(scores, -1))
 
     def on_validation_epoch_end(self) -> None:
         scores = 1000 * torch.cat(self._scores).mean(0)
@@ -125,13 +125,15 @@ class SyntheticData(lightning.LightningDataModule):
     def train_dataloader(self) -> _Phases:
         return _Phases(self.settings, self.body, self.trainer)
 
-    def val_dataloader(self) -> list[dict[str, torch.Tensor]]:
+    def val_dataloader(self) -> torch.utils.data.DataLoader:
         data, run = self.settings.data, self.settings.run
         stream = ShardStream(
             data.held_out, self.body, crop_size=data.crop_sizes[-1], batch_size=64, seed=1, augment=False,
             backgrounds=data.backgrounds, bank_size=64, pool=10_000, threads=1,
         )  # fmt: skip
-        return [stream.batch(k) for k in range(max(1, run.validation_people // 64))]
+        batches = [stream.batch(k) for k in range(max(1, run.validation_people // 64))]
+        # A bare list would be taken for many loaders of one batch each.
+        return torch.utils.data.DataLoader(batches, batch_size=None)
 
 
 class _Phases:
