@@ -2,7 +2,8 @@
 
 The target surface of a rotated joint is delta mush (Mancewicz et al. 2014) of the average of linear blend skinning and
 dual quaternion skinning (Kavan et al. 2007): the first dents, the second bulges, the mean of the two does little of
-either. The difference is pulled back through each vertex's blended matrix and fitted by ridge regression.
+either. The difference is pulled back through each vertex's blended matrix and fitted by ridge regression. It makes the
+skin stretch less; the enclosed volume is not preserved.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy as np
 
 from .pipeline import GENDERS, FreeBody
 
-RECIPE_VERSION = 2
+RECIPE_VERSION = 3
 _STEPS = {"template": 5e-5, "shapedirs": 5e-6, "posedirs": 2e-5, "weights": 1 / 65535}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from . import correctives, points, shape, skeleton, topology
+from . import correctives, points, shape, skeleton, spikes, topology
 from .collapse import SymmetricMesh, collapse_onto_rim
 from .population import Morphs, Persons, concatenate, draw, mean_baby
 from .source import BODY_VERTICES, Base, Rig, Source, load_base, load_rig
@@ -168,13 +168,16 @@ def build(source: Source) -> FreeBody:
     rows_of, errors = points.point_rows(vertices[fit], mean, weights, regressor, mirror)
     fitted = {name: round(1e3 * error, 1) for name, error in errors.items()}
     log.info("points: %d, errors of fitted ones in mm %s", len(rows_of), fitted)
+    # Last, because weights and regressors give such a vertex nothing: only its own place changes.
+    inner = spikes.find_spikes(mean, faces, mirror)
+    log.info("pulled in: %s", {v: n.tolist() for v, n in inner.items()})
     return FreeBody(
-        spaces=spaces,
+        spaces={gender: spikes.without_spikes(space, inner) for gender, space in spaces.items()},
         faces=faces,
         mirror=mirror,
         weights=weights,
         J_regressor=regressor,
         posedirs=posedirs,
-        kid_template=shape.centre(kid)[0],
+        kid_template=spikes.pull_in(shape.centre(kid)[0], inner),
         points=rows_of,
     )

@@ -151,6 +151,16 @@ def test_mesh_is_a_closed_manifold_sphere_wound_outwards(arrays):
     assert volume(arrays["v_template"], faces) > 0.04
 
 
+def test_no_vertex_is_left_behind_in_a_closed_mouth(arrays, build_scripts):
+    from free_body.spikes import find_spikes
+
+    assert find_spikes(arrays["v_template"], arrays["f"], arrays["vert_sym_idxs"]) == {}
+    away = arrays["v_template"].copy()
+    away[3393, 2] -= 0.08
+    spikes = find_spikes(away, arrays["f"], arrays["vert_sym_idxs"])
+    assert {v: n.tolist() for v, n in spikes.items()} == {3393: [3390, 3392]}
+
+
 def test_everything_is_mirror_symmetric(arrays):
     mirror = arrays["vert_sym_idxs"]
     np.testing.assert_array_equal(mirror[mirror], np.arange(6890))
