@@ -79,8 +79,7 @@ class RegressorModule(lightning.LightningModule):
             predicted, true = decoded.xyz[:, :24].float(), batch["joints"][:, :24]
             true = true - true[:, :1]
             mean = true.mean(0, keepdim=True).expand_as(true)  # a constant: what knowing nothing scores
-        with torch.autocast(true.device.type, enabled=False):  # the alignment is a matter of millimetres
-            rows = [f(p, true) for p in (predicted.float(), mean) for f in (mpjpe, pa_mpjpe)]
+            rows = [score(points, true) for points in (predicted, mean) for score in (mpjpe, pa_mpjpe)]
         self._scores.append(torch.stack(rows, -1))
 
     def on_validation_epoch_end(self) -> None:
