@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
+import perspose_network
 import torch
+from perspose_common import close, tensor, toy_body
 
 from bodyreg import crops, encoding, rotations, skeletons
 from bodyreg import inverse_kinematics as ik
-from bodyreg.body import BodyModel
 from bodyreg.cameras import Camera
 from bodyreg.crops import make_crop, make_crop_without_camera
 from bodyreg.data import annotations
@@ -18,23 +17,9 @@ from bodyreg.models import decoding
 PENDING = {
     "losses*": "training losses and metrics come with the PersPose training item",
     "metrics*": "training losses and metrics come with the PersPose training item",
-    "network_*": "the published layout comes with the PersPose network item",
-    "keys_shapes*": "the published layout comes with the PersPose network item",
     "schedule*": "the training recipe comes with the PersPose training item",
     "sampler*": "the training recipe comes with the PersPose training item",
 }
-
-
-def close(actual, expected, atol: float, what: str) -> None:
-    """Arrays agree within atol, and neither holds NaN."""
-    actual = np.asarray(actual.detach() if isinstance(actual, torch.Tensor) else actual)
-    assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, reference {expected.shape}"
-    error = np.abs(actual.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0)
-    assert error <= atol, f"{what}: off by {error:.3g}, allowed {atol:g}"
-
-
-def tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.array(array))
 
 
 def check_geometry(golden) -> None:
@@ -144,15 +129,6 @@ def check_perspective_encoding(golden) -> None:
         close(pe, golden.out(f"{tag}/pe_flipped"), 1e-6, f"{tag} mirrored")
 
 
-def toy_body(golden, dtype: torch.dtype) -> tuple[BodyModel, torch.Tensor]:
-    """The toy body of the set that `golden` belongs to, and its 17 x V regressor."""
-    with np.load(golden.path.parent / "smpl_synth.npz", allow_pickle=False) as stored:
-        arrays = {name.removeprefix("state/"): stored[name] for name in stored.files if name.startswith("state/")}
-        num_betas = json.loads(str(stored["config"]))["num_betas"]
-    h36m = tensor(arrays.pop("h36m"))
-    return BodyModel.from_arrays(arrays, num_betas=num_betas, name="unknown", dtype=dtype), h36m.to(dtype)
-
-
 def check_smpl_synth(golden) -> None:
     i = {name: tensor(array) for name, array in golden.inputs.items()}
     body, h36m = toy_body(golden, torch.float32)
@@ -256,6 +232,7 @@ def check_preprocess(golden) -> None:
 
 
 CHECKS = [
+    *perspose_network.CHECKS,
     ("preprocess*", check_preprocess),
     ("smpl_synth*", check_smpl_synth),
     ("decode*", check_decode),
