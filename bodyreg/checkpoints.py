@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["LoadedModel", "default_weights", "load_model", "save_weights"]
 
 _FORMAT = "bodyreg-1"
+_FOREIGN = (".pth", ".pt", ".tar", ".ckpt")
 # Heads that exist only to teach the backbone are not shipped.
 _TRAINING_ONLY = ("dense_layer.",)
 
@@ -68,14 +69,22 @@ def default_weights(name: str) -> Path:
 
 
 def load_model(weights: str | Path) -> LoadedModel:
-    """Build the model a weights file of ours describes and load it strictly, in float32 and evaluation mode.
+    """Build the model a weights file describes and load it strictly, in float32 and evaluation mode.
+
+    Args:
+        weights: safetensors file of ours, or a checkpoint as PersPose's authors publish it (.pth, .pt, .tar, .ckpt).
 
     Raises:
-        ValueError: a file that is not ours, is damaged, or does not fit its own settings.
+        UnsafeFileError: a checkpoint that holds more than tensors and plain values.
+        ValueError: a file that is neither, is damaged, or does not fit its own settings.
     """
     path = Path(weights)
     if not path.is_file():
         raise ValueError(f"There is no weights file {path}. Check the path given as --weights.")
+    if path.suffix.lower() in _FOREIGN:
+        from bodyreg.models.published import load_published_perspose
+
+        return load_published_perspose(path)
     try:
         with safe_open(str(path), framework="pt") as stream:
             header = stream.metadata() or {}

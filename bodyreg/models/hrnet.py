@@ -78,10 +78,8 @@ class _Module(nn.Module):
         x = [branch(feature) for branch, feature in zip(self.branches, x, strict=True)]
         fused = []
         for layers in self.fuse_layers:
-            total = layers[0](x[0])
-            for layer, feature in zip(list(layers)[1:], x[1:], strict=True):
-                total = total + layer(feature)
-            fused.append(torch.relu(total))
+            resampled = [layer(feature) for layer, feature in zip(layers.children(), x, strict=True)]
+            fused.append(torch.relu(sum(resampled[1:], resampled[0])))
         return fused
 
 
