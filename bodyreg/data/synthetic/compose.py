@@ -16,7 +16,7 @@ from bodyreg.data.synthetic.outfits import label_at
 from bodyreg.data.synthetic.shards import REST_HIGH, REST_LOW, Shard
 from renderers.backends.jit import kernel
 
-__all__ = ["View", "compose", "random_view"]
+__all__ = ["View", "compose", "paint_person", "random_view"]
 
 
 class View(NamedTuple):
@@ -236,6 +236,27 @@ def _draw(canvas, dense, shard: Shard, i: int, view, shift, atlas: np.ndarray, s
         np.asarray(shift, np.float32), samples, with_dense, atlas, shard.labels["outfit"][i], REST_LOW,
         (REST_HIGH - REST_LOW) / 255.0, *style,
     )  # fmt: skip
+
+
+def paint_person(
+    canvas: np.ndarray, shard: Shard, i: int, rng: np.random.Generator, atlas: np.ndarray, *, like: _Style | None = None
+) -> _Style:
+    """Draw the person of crop i in random colours onto a picture, in place, with no change of view.
+
+    Args:
+        canvas: (S, S, 3) float32 RGB in [0, 255]; the crop is scaled to it, smoothly where it is stored larger.
+        shard: geometry buffers, i: which crop. rng: source of colours and light. atlas: see `body_atlas`.
+        like: what an earlier call returned, to put this person into the same light.
+
+    Returns:
+        Colours and light as drawn.
+    """
+    style = _random_style(rng)
+    if like is not None:
+        style = style._replace(light=like.light, level=like.level, tint=like.tint)
+    unused = np.zeros((7, 1, 1), np.float32)
+    _draw(canvas, unused, shard, i, np.array([1.0, 0.0, 0.0], np.float32), (0.0, 0.0), atlas, style, False)
+    return style
 
 
 def _background(rng: np.random.Generator, bank: np.ndarray, size: int) -> np.ndarray:
