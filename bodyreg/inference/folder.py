@@ -227,12 +227,12 @@ def _run(
     out.mkdir(parents=True, exist_ok=True)
     _remove_left_behind(out)
     writer = ResultsWriter(out, settings, finished.values())
-    writer.close()  # the settings stand there from the start, and a disk that cannot be written is found out now
     thumbnails: dict[str, np.ndarray] = {}
     pipeline = Pipeline(
         files, out, output_stems(files), finished, inputs, regressor, overlay=overlay, clock=clock, **options
     )
     try:
+        writer.close()  # the settings stand there from the start, and a disk that cannot be written is found out now
         with contextlib.closing(pipeline.run()) as done:
             for count, (record, small) in enumerate(done, 1):
                 writer.add(record)

@@ -133,20 +133,21 @@ class Regressor:
         decoded = self._decode(crops, K_crop, flip_test=False)
         return (decoded.uv[:, :24] * (crops.shape[2] / UNIT_CROP)).cpu().numpy()
 
-    @torch.inference_mode()
     def predict(self, crops: np.ndarray, K_crop: np.ndarray) -> BodyEstimate:
         """Pose, shape and place the people in crops.
 
         Args:
             crops: (B, h, w, 3) uint8 RGB. K_crop: (B, 3, 3) intrinsics of the crops, pixels.
         """
-        decoded = self._decode(crops, K_crop, flip_test=self._flip_test)
-        xyz = decoded.xyz + decoded.xyz0
-        solved = inverse_kinematics(self.body, xyz[:, :24], decoded.ortho_twist, decoded.beta, decoded.leaf_rot)
-        posed = self.body(solved.betas, solved.R_local[:, 1:], solved.R_local[:, 0], solved.transl)
-        uv = decoded.uv * (crops.shape[2] / UNIT_CROP)
-        values = (solved.R_local, solved.betas, solved.transl, posed.joints, uv, xyz)
-        return BodyEstimate(*(value.float().cpu() for value in values))
+        with torch.inference_mode():
+            decoded = self._decode(crops, K_crop, flip_test=self._flip_test)
+            xyz = decoded.xyz + decoded.xyz0
+            solved = inverse_kinematics(self.body, xyz[:, :24], decoded.ortho_twist, decoded.beta, decoded.leaf_rot)
+            posed = self.body(solved.betas, solved.R_local[:, 1:], solved.R_local[:, 0], solved.transl)
+            uv = decoded.uv * (crops.shape[2] / UNIT_CROP)
+            values = (solved.R_local, solved.betas, solved.transl, posed.joints, uv, xyz)
+        # Copied out here: what is made in inference mode could not be changed or differentiated by the caller.
+        return BodyEstimate(*(value.float().cpu().clone() for value in values))
 
     def _decode(self, crops: np.ndarray, K_crop: np.ndarray, *, flip_test: bool) -> Decoded:
         if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8 or crops.shape[1] != crops.shape[2]:
