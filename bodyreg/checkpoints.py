@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from bodyreg.files import atomic_write
+from bodyreg.files import atomic_write, sha256_file
 from bodyreg.models.registry import ModelSettings, build
 
 if TYPE_CHECKING:
@@ -24,6 +23,9 @@ _FORMAT = "bodyreg-1"
 _FOREIGN = (".pth", ".pt", ".tar", ".ckpt")
 # Heads that exist only to teach the backbone are not shipped.
 _TRAINING_ONLY = ("dense_layer.",)
+_BODIES = ("free", "smpl")
+# A stranger's file may ask for any network; no member of the family comes near these numbers.
+_LARGEST_NUMBER, _LONGEST_LIST, _MOST_BLOCKS = 8192, 8, 256
 
 
 class LoadedModel(NamedTuple):
@@ -44,13 +46,25 @@ def save_weights(
     Args:
         path: of the safetensors file. model: as `registry.build` made it. settings: it was built from.
         body: name of the body model the labels came from. facts: further plain values kept in the header.
+
+    Raises:
+        ValueError: weights that are not finite in half precision, or facts under a name that the header needs.
     """
-    tensors = {
-        name: (value.half() if value.is_floating_point() else value).contiguous().clone()
-        for name, value in model.state_dict().items()
-        if not name.startswith(_TRAINING_ONLY)
-    }
     header = {"format": _FORMAT, "settings": json.dumps(asdict(settings)), "body": body}
+    if taken := sorted(set(header) & set(facts)):
+        raise ValueError(f"The facts {taken} are written by `save_weights` itself. Give them other names.")
+    tensors = {}
+    for name, value in model.state_dict().items():
+        if name.startswith(_TRAINING_ONLY):
+            continue
+        if value.is_floating_point():
+            value = value.half()
+            if not value.isfinite().all():
+                raise ValueError(
+                    f"The weights {name!r} are not finite in half precision. "
+                    "The training has diverged: lower optimiser.lr and go on from an earlier checkpoint."
+                )
+        tensors[name] = value.contiguous().clone()
     header.update({name: str(value) for name, value in facts.items()})
     with atomic_write(path) as temporary:
         save_file(tensors, str(temporary), metadata=header)
@@ -89,21 +103,71 @@ def load_model(weights: str | Path) -> LoadedModel:
         with safe_open(str(path), framework="pt") as stream:
             header = stream.metadata() or {}
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file ({error}). Pass weights written by bodyreg.") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not a readable safetensors file ({error}). Pass weights written by bodyreg."
+        ) from None
     if header.get("format") != _FORMAT:
         raise ValueError(f"{path} carries no settings of bodyreg. Pass weights written by `bodyreg train`.")
-    settings = ModelSettings(**json.loads(header["settings"]))
-    model = build(settings)
+    settings, body = _settings(header.get("settings", ""), path), header.get("body", "free")
+    if body not in _BODIES:
+        raise ValueError(f"{path} was trained on an unknown body {body[:40]!r}. Known: {', '.join(_BODIES)}.")
     state = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
-    result = model.load_state_dict(state, strict=False)
-    missing = [name for name in result.missing_keys if not name.startswith(_TRAINING_ONLY)]
-    if missing or result.unexpected_keys:
+    model = _fitted(settings, state, path)
+    return LoadedModel(model.to(memory_format=torch.channels_last), settings, sha256_file(path), body)
+
+
+def _settings(text: str, path: Path) -> ModelSettings:
+    """The settings in a header, their names, types and sizes checked before anything is built from them."""
+    advice = "Use the version of bodyreg that wrote it."
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, dict):
+        raise ValueError(f"{path} carries no readable settings. {advice}")
+    plain = {field.name: getattr(ModelSettings(), field.name) for field in fields(ModelSettings)}
+    if unknown := sorted(set(given) - set(plain)):
+        raise ValueError(f"{path} has settings of unknown names, {[name[:40] for name in unknown[:5]]}. {advice}")
+    for name, value in given.items():
+        if not _fits(value, plain[name]):
+            raise ValueError(f"{path} sets {name} to {str(value)[:60]!r}, which no network of ours has. {advice}")
+    settings = ModelSettings(**given)
+    if sum(settings.depths) > _MOST_BLOCKS or sum(settings.modules) > _MOST_BLOCKS:
+        raise ValueError(f"{path} asks for a network of more than {_MOST_BLOCKS} blocks. {advice}")
+    return settings
+
+
+def _fits(value: Any, like: Any) -> bool:
+    """Is the value of the type of a default, and no larger than any network needs?"""
+    if isinstance(like, list):
+        return isinstance(value, list) and 0 < len(value) <= _LONGEST_LIST and all(_fits(v, like[0]) for v in value)
+    if isinstance(like, bool | str):
+        return type(value) is type(like)
+    number = type(value) is int or (isinstance(like, float) and type(value) is float)
+    return number and 0 < value <= _LARGEST_NUMBER
+
+
+def _fitted(settings: ModelSettings, state: dict[str, torch.Tensor], path: Path) -> nn.Module:
+    """The network of the settings holding the tensors of a file, all of them and nothing else."""
+    try:
+        # Without memory for its own weights: how large it gets is then bounded by the file, not by what the file says.
+        with torch.device("meta"):
+            model = build(settings)
+    except (RuntimeError, TypeError, IndexError, ZeroDivisionError) as error:
+        raise ValueError(f"{path} describes no network that can be built ({error}). Pass other weights.") from None
+    wanted = {name: value for name, value in model.state_dict().items() if not name.startswith(_TRAINING_ONLY)}
+    missing, unknown = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
+    alike = {name: (wanted[name].shape, wanted[name].dtype) for name in wanted}
+    wrong = sorted(name for name in set(wanted) & set(state) if alike[name] != (state[name].shape, state[name].dtype))
+    if missing or unknown or wrong:
         raise ValueError(
-            f"{path} does not fit the model {settings.name!r}: missing {missing[:5]}, unknown "
-            f"{result.unexpected_keys[:5]}. Use the version of bodyreg that wrote it."
+            f"{path} does not fit the model {settings.name!r}: missing {missing[:5]}, unknown {unknown[:5]}, "
+            f"of another shape or type {wrong[:5]}. Use the version of bodyreg that wrote it."
         )
-    model.dense_layer = None
-    model.eval().requires_grad_(False)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return LoadedModel(model.to(memory_format=torch.channels_last), settings, digest, header.get("body", "free"))
+    if broken := [name for name, value in state.items() if not value.isfinite().all()]:
+        raise ValueError(f"{path} holds numbers that are not finite in {broken[:5]}. Fetch or train the weights again.")
+    model.load_state_dict(state, strict=False, assign=True)
+    if hasattr(model, "dense_layer"):
+        model.dense_layer = None
+    return model.eval().requires_grad_(False)

@@ -153,24 +153,29 @@ def train(config: Config, overrides: Overrides = None) -> None:
 def evaluate(
     config: Config = "perspose_small",
     overrides: Overrides = None,
+    model: Annotated[str | None, typer.Option(help="Network whose shipped weights are scored; see `models`.")] = None,
     weights: Weights = None,
-    people: Annotated[int, typer.Option(min=1, help="Held-out people to score.")] = 2048,
+    data: Annotated[Path | None, typer.Option(help="Folder of held-out people; rendered when it has none.")] = None,
+    people: Annotated[int | None, typer.Option(min=1, help="How many are scored at most.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the scores to this JSON file.")] = None,
 ) -> None:
-    """Score a model on held-out synthetic people (data.held_out of the configuration), beside the mean pose."""
-    import json
-    from dataclasses import asdict
+    """Score a model on held-out synthetic people, beside the mean pose, which knows nothing of the picture.
 
+    The configuration names the model and the folder, where --model and --data do not.
+    """
     from bodyreg.body import BodyModel
     from bodyreg.checkpoints import default_weights, load_model
     from bodyreg.config import load
-    from bodyreg.evaluation.evaluate import evaluate_synthetic
-    from bodyreg.files import atomic_write
+    from bodyreg.data.synthetic.prepare import ensure_shards
+    from bodyreg.evaluation.evaluate import evaluate_synthetic, write_scores
     from bodyreg.training.settings import RegressorSettings
 
     settings = load(RegressorSettings, config, overrides or [])
-    loaded = load_model(weights or default_weights(settings.model.name))
-    scores = evaluate_synthetic(loaded, BodyModel.load(loaded.body), settings.data.held_out, people=people)
+    loaded = load_model(weights or default_weights(model or settings.model.name))
+    held_out, wanted = data or Path(settings.data.held_out), people or settings.data.held_out_people
+    ensure_shards(held_out, max(wanted, settings.data.held_out_people), needed=wanted, motion=settings.data.motion,
+                  held_out=True)  # fmt: skip
+    scores = evaluate_synthetic(loaded, BodyModel.load(loaded.body), held_out, people=wanted)
     names = list(dict.fromkeys(name for score in scores for name in score.errors_mm))
     _print_rows(
         ("mm", "people", *names),
@@ -184,9 +189,7 @@ def evaluate(
         ],
     )
     if out is not None:
-        record = {"weights_hash": loaded.weights_hash, "model": loaded.settings.name, "config": config}
-        with atomic_write(out) as temporary:
-            temporary.write_text(json.dumps({**record, "scores": [asdict(score) for score in scores]}, indent=1))
+        write_scores(out, loaded, scores, data="synthetic people, held out")
 
 
 @prepare_app.command("synthetic")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,11 @@ from bodyreg.crops import crop_image, make_crop
 from bodyreg.data.folder import read_image
 from bodyreg.data.synthetic.stream import ShardStream
 from bodyreg.evaluation.metrics import align, mpjpe, pa_mpjpe, point_errors, pve
+from bodyreg.files import atomic_write
 from bodyreg.inverse_kinematics import inverse_kinematics
 from bodyreg.models.perspose import normalise_image
 
-__all__ = ["Score", "evaluate_landmarks", "evaluate_synthetic"]
+__all__ = ["Score", "evaluate_landmarks", "evaluate_synthetic", "mean_vertices", "write_scores"]
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,21 @@ def evaluate_synthetic(
 
     Joints are SMPL-24 relative to the pelvis in the crop's camera frame; PA is after a similarity alignment of the
     24 joints; PVE is over all vertices relative to the pelvis. The mean pose is the constant, best in the mean, that
-    knows nothing of the picture.
+    knows nothing of the picture; its PVE is over every tenth vertex.
+
+    Args:
+        loaded: the regressor. body: the body the shards were made with. shards: folder of held-out people.
+        people: how many are scored; fewer when the folder holds fewer, never one twice.
+        batch_size: people a forward pass.
 
     Returns:
         Lines for the network's own joints, for the body after inverse kinematics, and for the mean pose.
+
+    Raises:
+        ValueError: the folder holds no shards.
     """
     stream = ShardStream(
         shards, body, crop_size=loaded.settings.crop_size, batch_size=batch_size, seed=1, augment=False, bank_size=64,
-        pool=10_000,
     )  # fmt: skip
     sums: dict[str, list[torch.Tensor]] = {}
     joints_true, vertices_true = [], []
@@ -55,8 +62,7 @@ def evaluate_synthetic(
         sums.setdefault(name, []).append(values)
 
     with torch.inference_mode():
-        for k in range(-(-people // batch_size)):
-            batch = stream.batch(k)
+        for batch in stream.once(people):
             image = normalise_image(batch["image"].float() / 255).contiguous(memory_format=torch.channels_last)
             decoded = loaded.model.predict(image, batch["K_crop"])
             aim = decoded.xyz[:, :24] + decoded.xyz0
@@ -84,7 +90,7 @@ def evaluate_synthetic(
 def evaluate_landmarks(
     loaded: LoadedModel, body: BodyModel, crops: str | Path, landmarks: str | Path, mean_pose: torch.Tensor
 ) -> tuple[list[Score], dict[str, torch.Tensor]]:
-    """Distance of surface landmarks on real person-centred crops to those another system recovered.
+    """Distance of surface landmarks on person-centred crops to those another system recovered.
 
     Args:
         crops: folder of square pictures. landmarks: folder of JSON files of the same stems, key `landmarks_m`: name to
@@ -92,12 +98,19 @@ def evaluate_landmarks(
 
     Returns:
         A line a crop with the regressor's and the mean pose's distance after similarity alignment (PA) and after
-        aligning the means only, a line of means, and the predicted vertices by crop.
+        aligning the means only, a line of means, and by crop the predicted vertices (V, 3) in its camera's frame
+        (`resolve_camera` of its size), metres.
+
+    Raises:
+        ValueError: no PNG crops, a crop without a landmark file, or a file without landmarks the body knows.
     """
     rows, bodies = [], {}
     for path in sorted(Path(crops).glob("*.png")):
-        wanted = json.loads((Path(landmarks) / f"{path.stem}.json").read_text(encoding="utf-8"))["landmarks_m"]
+        wanted = _landmarks(Path(landmarks) / f"{path.stem}.json")
         names = [name for name in wanted if name.removesuffix("_tip") in body.landmarks]
+        if not names:
+            known = ", ".join([*body.landmarks][:5])
+            raise ValueError(f"None of the landmarks of {path.stem} is one of the body's. Name them as in {known}.")
         index = torch.tensor([body.landmarks[name.removesuffix("_tip")] for name in names])
         true = torch.tensor([wanted[name] for name in names], dtype=torch.float32)[None]
         vertices = _whole_crop(loaded, body, read_image(path).rgb)
@@ -113,6 +126,18 @@ def evaluate_landmarks(
         raise ValueError(f"{crops} holds no PNG crops. Name a folder of person-centred pictures.")
     mean = {name: float(np.mean([row.errors_mm[name] for row in rows])) for name in rows[0].errors_mm}
     return [*rows, Score("mean", len(rows), mean)], bodies
+
+
+def _landmarks(path: Path) -> dict[str, list[float]]:
+    """Name to (x, y, z) of one landmark file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): [float(v) for v in point] for name, point in content["landmarks_m"].items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{path} holds no landmarks ({type(error).__name__}: {error}). "
+            'Give a JSON file {"landmarks_m": {name: [x, y, z]}} for every crop.'
+        ) from None
 
 
 def _whole_crop(loaded: LoadedModel, body: BodyModel, rgb: np.ndarray) -> torch.Tensor:
@@ -131,19 +156,33 @@ def _whole_crop(loaded: LoadedModel, body: BodyModel, rgb: np.ndarray) -> torch.
 
 
 def mean_vertices(body: BodyModel, shards: str | Path, people: int = 512) -> torch.Tensor:
-    """(V, 3) mean of the true pelvis-relative vertices of held-out people: a constant prediction."""
-    stream = ShardStream(shards, body, crop_size=32, batch_size=64, augment=False, bank_size=2, pool=10_000)
-    total = torch.zeros(len(body.v_template), 3)
+    """(V, 3) mean of the true pelvis-relative vertices of held-out people: a constant prediction.
+
+    Args:
+        body: the body the shards were made with. shards: folder of held-out people. people: averaged over at most.
+    """
+    stream = ShardStream(shards, body, crop_size=32, batch_size=64, augment=False, bank_size=2)
+    total, count = torch.zeros(len(body.v_template), 3), 0
     with torch.inference_mode():
-        for batch in _batches(stream, people):
+        for batch in stream.once(people):
             out = body(batch["betas"], _local(batch["R_global"], body)[:, 1:], batch["R_global"][:, 0])
             total += _rooted(out.vertices, out.joints).sum(0)
-    return total / people
+            count += len(out.vertices)
+    return total / count
 
 
-def _batches(stream: ShardStream, people: int) -> Iterator[dict[str, torch.Tensor]]:
-    for k in range(people // stream.batch_size):
-        yield stream.batch(k)
+def write_scores(path: str | Path, loaded: LoadedModel, scores: list[Score], *, data: str) -> None:
+    """Write scores as JSON: model, weights_hash, body, data, and per line name, people and errors_mm.
+
+    Args:
+        path: of the file. loaded: what was scored. scores: the lines. data: on what, in words.
+    """
+    record = {
+        "model": loaded.settings.name, "weights_hash": loaded.weights_hash, "body": loaded.body, "data": data,
+        "scores": [asdict(score) for score in scores],
+    }  # fmt: skip
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _rooted(points: torch.Tensor, joints: torch.Tensor) -> torch.Tensor:

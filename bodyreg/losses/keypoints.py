@@ -25,7 +25,8 @@ def heatmap_cross_entropy(
         sigma: of the target, cells.
 
     Returns:
-        Scalar mean over the joints that count, nats above the entropy-free minimum.
+        Scalar mean over the joints that count, nats. The target's own entropy is part of it: a perfect map does not
+        score 0 but log(2 pi e sigma^2), less where the Gaussian is narrow against a cell.
     """
     height, width = logits.shape[-2:]
     x = torch.arange(width, device=logits.device, dtype=logits.dtype) + 0.5

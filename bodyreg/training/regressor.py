@@ -26,7 +26,8 @@ __all__ = ["RegressorModule", "SyntheticData", "regressor_losses"]
 
 def regressor_losses(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Every loss term of one training batch of `ShardStream`, not yet weighted."""
-    raw = model(normalise_image(batch["image"].float() / 255).contiguous(memory_format=torch.channels_last), batch["K_crop"])
+    image = normalise_image(batch["image"].float() / 255).contiguous(memory_format=torch.channels_last)
+    raw = model(image, batch["K_crop"])
     size = batch["image"].shape[-1]
     K = scale_intrinsics(batch["K_crop"], UNIT_CROP / size)
     with torch.autocast(raw.heatmap.device.type, enabled=False):
@@ -62,7 +63,7 @@ class RegressorModule(lightning.LightningModule):
         self.settings = settings
         self.save_hyperparameters({"settings": asdict(settings)})
         self.model = build(settings.model).to(memory_format=torch.channels_last)
-        self._scores: list[torch.Tensor] = []
+        self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
         losses = regressor_losses(self.model, batch)
@@ -75,18 +76,20 @@ class RegressorModule(lightning.LightningModule):
     def validation_step(self, batch: dict[str, torch.Tensor], index: int) -> None:
         image = normalise_image(batch["image"].float() / 255).contiguous(memory_format=torch.channels_last)
         decoded = self.model.predict(image, batch["K_crop"], flip_test=False)
-        with torch.autocast(decoded.xyz.device.type, enabled=False):  # no decompositions in half precision
-            predicted, true = decoded.xyz[:, :24].float(), batch["joints"][:, :24]
-            true = true - true[:, :1]
-            mean = true.mean(0, keepdim=True).expand_as(true)  # a constant: what knowing nothing scores
-            rows = [score(points, true) for points in (predicted, mean) for score in (mpjpe, pa_mpjpe)]
-        self._scores.append(torch.stack(rows, -1))
+        true = batch["joints"][:, :24]
+        self._seen.append((decoded.xyz[:, :24].float(), true - true[:, :1]))
 
     def on_validation_epoch_end(self) -> None:
-        scores = 1000 * torch.cat(self._scores).mean(0)
-        self._scores.clear()
-        names = ("val/mpjpe_mm", "val/pa_mpjpe_mm", "val/mean_pose_mpjpe_mm", "val/mean_pose_pa_mpjpe_mm")
-        self.log_dict(dict(zip(names, scores, strict=True)), prog_bar=True, sync_dist=True)
+        predicted, true = (torch.cat(column) for column in zip(*self._seen, strict=True))
+        self._seen.clear()
+        with torch.autocast(true.device.type, enabled=False):  # no decompositions in half precision
+            mean = true.mean(0, keepdim=True).expand_as(true)  # a constant: what knowing nothing scores
+            scores = {
+                f"val/{name}{kind}_mm": 1000 * score(points, true).mean()
+                for name, points in (("", predicted), ("mean_pose_", mean))
+                for kind, score in (("mpjpe", mpjpe), ("pa_mpjpe", pa_mpjpe))
+            }
+        self.log_dict(scores, prog_bar=True, sync_dist=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # Here and not by the trainer's option, which refuses fused optimisers under mixed precision.
@@ -129,9 +132,9 @@ class SyntheticData(lightning.LightningDataModule):
         data, run = self.settings.data, self.settings.run
         stream = ShardStream(
             data.held_out, self.body, crop_size=data.crop_sizes[-1], batch_size=64, seed=1, augment=False,
-            backgrounds=data.backgrounds, bank_size=64, pool=10_000, threads=1,
+            backgrounds=data.backgrounds, bank_size=64,
         )  # fmt: skip
-        batches = [stream.batch(k) for k in range(max(1, run.validation_people // 64))]
+        batches = list(stream.once(run.validation_people))
         # A bare list would be taken for many loaders of one batch each.
         return torch.utils.data.DataLoader(batches, batch_size=None)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import lightning
@@ -15,6 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from bodyreg import config
 from bodyreg.body import BodyModel
 from bodyreg.checkpoints import save_weights
+from bodyreg.data.synthetic.prepare import ensure_shards
 from bodyreg.training.regressor import RegressorModule, SyntheticData
 from bodyreg.training.settings import RegressorSettings
 
@@ -26,32 +29,41 @@ log = logging.getLogger(__name__)
 def train(source: str | Path, overrides: Iterable[str] = (), *, progress: bool = True) -> Path:
     """Train what a configuration describes, or go on where an interrupted run of it stopped.
 
+    People are rendered first where the configuration's folders of shards have none.
+
     Args:
         source: path or shipped name of a YAML file. overrides: `section.key=value` strings.
         progress: show a bar.
 
     Returns:
         Path of the final weights, a safetensors file beside the run's logs.
+
+    Raises:
+        ValueError: settings that no run could end well with, or weights that have diverged.
     """
     settings = config.load(RegressorSettings, source, overrides)
-    run = settings.run
+    settings.check()
+    run, data = settings.run, settings.data
     out = Path(run.out)
     out.mkdir(parents=True, exist_ok=True)
     config.save(settings, out / "config.yaml")
     if run.threads is not None:
         torch.set_num_threads(run.threads)
+    seen = run.steps * data.batch_size * run.devices
+    ensure_shards(data.shards, data.people, needed=seen, motion=data.motion, progress=progress)
+    ensure_shards(
+        data.held_out, data.held_out_people, needed=run.validation_people, motion=data.motion, held_out=True,
+        progress=progress,
+    )  # fmt: skip
     lightning.seed_everything(run.seed, verbose=False)
     module = RegressorModule(settings)
-    data = SyntheticData(settings, BodyModel.load("free"))
+    people = SyntheticData(settings, BodyModel.load("free"))
     checkpoint = ModelCheckpoint(
         out / "checkpoints", save_last=True, every_n_train_steps=run.checkpoint_every, save_top_k=0,
         save_on_train_epoch_end=False,
     )  # fmt: skip
     bar = [RichProgressBar() if _is_terminal() else TQDMProgressBar(refresh_rate=200)] if progress else []
-    with warnings.catch_warnings():
-        # One stream feeds every step, drawn by threads of its own: workers and lengths do not apply.
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*IterableDataset.*")
+    with _quiet_lightning():
         trainer = lightning.Trainer(
             max_steps=run.steps, precision=run.precision, devices=run.devices, accelerator=run.accelerator,
             logger=TensorBoardLogger(out, name="logs", version=""),
@@ -61,14 +73,34 @@ def train(source: str | Path, overrides: Iterable[str] = (), *, progress: bool =
         )  # fmt: skip
         last = out / "checkpoints" / "last.ckpt"
         # Our own checkpoint, but read like a stranger's: tensors and plain values only.
-        trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+        trainer.fit(module, people, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     weights = out / f"{settings.model.name}.safetensors"
-    save_weights(weights, module.model, settings.model, trained_steps=trainer.global_step, seed=run.seed)
+    pictures = trainer.global_step * data.batch_size * trainer.world_size
+    save_weights(
+        weights, module.model, settings.model, trained_steps=trainer.global_step, pictures_seen=pictures, seed=run.seed
+    )
     log.info("weights in %s", weights)
     return weights
 
 
-def _is_terminal() -> bool:
-    import sys
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Lightning's warnings without its advice: products it recommends, what a machine lacks, and what it says twice."""
+    loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        # One stream feeds every step, drawn by threads of its own: workers and lengths do not apply.
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*IterableDataset.*")
+        warnings.filterwarnings("ignore", ".*LeafSpec.*")  # its use of torch, which only it can change
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
+
+def _is_terminal() -> bool:
     return sys.stderr.isatty()

@@ -14,9 +14,15 @@ class DataSettings:
     """Where training pictures come from."""
 
     shards: str = "data/synthetic/train"
-    """Folder of geometry shards (`bodyreg prepare synthetic`)."""
+    """Folder of geometry shards (`bodyreg prepare synthetic`); rendered first where there are none."""
     held_out: str = "data/synthetic/held_out"
-    """Folder of geometry shards of clips never trained on."""
+    """Folder of geometry shards of clips never trained on; rendered first where there are none."""
+    people: int = 100_000
+    """People rendered into `shards` when it is empty."""
+    held_out_people: int = 2048
+    """People rendered into `held_out` when it is empty."""
+    motion: str | None = None
+    """Folder of motion files in AMASS's layout to draw their poses from; none draws them from the shipped prior."""
     backgrounds: str | None = None
     """Folder of the user's pictures to use as backgrounds; none draws procedural ones."""
     bank_size: int = 400
@@ -26,7 +32,7 @@ class DataSettings:
     crop_sizes: list[int] = field(default_factory=lambda: [96, 128, 192])
     """Sides of the training crops, pixels, one phase after the other."""
     phase_ends: list[float] = field(default_factory=lambda: [0.7, 0.9, 1.0])
-    """Share of the steps at which each phase ends."""
+    """Share of the steps at which each phase ends: ascending, the last 1."""
     batch_size: int = 64
     """Pictures a step and process."""
     easy_share: float = 0.05
@@ -89,3 +95,31 @@ class RegressorSettings:
     loss: LossWeights = field(default_factory=LossWeights)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     run: RunSettings = field(default_factory=RunSettings)
+
+    def check(self) -> None:
+        """Raises ValueError for values that no run could end well with, before any work is done."""
+        sizes, ends = self.data.crop_sizes, self.data.phase_ends
+        if len(sizes) != len(ends) or not sizes:
+            raise ValueError(
+                f"data.crop_sizes has {len(sizes)} numbers and data.phase_ends {len(ends)}. Give one of each a phase."
+            )
+        if any(b <= a for a, b in zip([0.0, *ends], ends, strict=False)) or ends[-1] != 1.0:
+            raise ValueError(f"data.phase_ends is {ends}. Give ascending shares of the steps above 0, the last 1.0.")
+        if any(size < 32 or size % 32 for size in [*sizes, self.model.crop_size]):
+            raise ValueError(
+                f"data.crop_sizes is {sizes} and model.crop_size {self.model.crop_size}. Give multiples of 32 pixels."
+            )
+        counts = {
+            "data.people": self.data.people,
+            "data.held_out_people": self.data.held_out_people,
+            "data.bank_size": self.data.bank_size,
+            "data.pool": self.data.pool,
+            "data.batch_size": self.data.batch_size,
+            "run.steps": self.run.steps,
+            "run.validate_every": self.run.validate_every,
+            "run.validation_people": self.run.validation_people,
+            "run.checkpoint_every": self.run.checkpoint_every,
+        }
+        for name, value in counts.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}. Give at least 1.")

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from bodyreg.checkpoints import save_weights
 from bodyreg.cli import app
+from bodyreg.data.synthetic import prepare
 from bodyreg.evaluation import evaluate
 from bodyreg.files import MissingFileError
 from bodyreg.inference.folder import FolderSummary
@@ -87,15 +88,19 @@ def test_evaluate_prints_and_writes_scores(monkeypatch, tmp_path):
         return [evaluate.Score("network", people, {"MPJPE": 12.34}), evaluate.Score("mean pose", people, {"PVE": 5.0})]
 
     monkeypatch.setattr(evaluate, "evaluate_synthetic", stand_in)
+    rendered = []
+    monkeypatch.setattr(prepare, "ensure_shards", lambda folder, people, **_: rendered.append((folder, people)))
     line = ["evaluate", "perspose_small", "data.held_out=there", "--people", "7", "--out", str(tmp_path / "s.json")]
     result = run([*line, "--weights", str(tmp_path / "w.safetensors")])
     assert result.exit_code == 0, result.output
-    assert calls == [(settings, "free", "there", 7)]
+    assert calls == [(settings, "free", Path("there"), 7)] and rendered == [(Path("there"), 2048)]
     assert "12.3" in result.stdout and "-" in result.stdout
     assert [score["name"] for score in json.loads((tmp_path / "s.json").read_text())["scores"]] == [
         "network",
         "mean pose",
     ]
+    result = run([*line, "--data", "elsewhere", "--weights", str(tmp_path / "w.safetensors")])
+    assert result.exit_code == 0 and calls[-1][2] == Path("elsewhere") == rendered[-1][0]
     result = run([*line, "--weights", "nowhere.safetensors"])
     assert result.exit_code == 1 and "no weights file" in result.stderr
 

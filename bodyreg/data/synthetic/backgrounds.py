@@ -31,31 +31,57 @@ def procedural_background(rng: np.random.Generator, size: int = 256) -> np.ndarr
     return canvas
 
 
-def background_bank(rng: np.random.Generator, count: int, folder: str | Path | None = None, size: int = 256) -> np.ndarray:
-    """(count, size, size, 3) uint8 backgrounds: random cuts of the folder's pictures where one is given, else procedural.
+def background_bank(
+    rng: np.random.Generator, count: int, folder: str | Path | None = None, size: int = 256
+) -> np.ndarray:
+    """Backgrounds to draw from: random cuts of a folder's pictures where one is given, else procedural ones.
 
-    Pictures that cannot be read are passed over; a folder without a readable picture is an error.
+    Args:
+        rng: source of all randomness. count: how many. folder: of the user's pictures, or None. size: side, pixels.
+
+    Returns:
+        (count, size, size, 3) uint8 RGB. Only one picture is held at a time.
+
+    Raises:
+        ValueError: a folder without a readable picture; those that cannot be read are passed over.
     """
     if folder is None:
         return np.stack([procedural_background(rng, size) for _ in range(count)])
     from bodyreg.data.folder import ImageError, list_images, read_image
 
-    pictures = []
-    for path in list_images(folder)[:2000]:
-        try:
-            rgb = read_image(path).rgb
-        except ImageError:
-            continue
-        scale = 1.5 * size / min(rgb.shape[:2])
-        pictures.append(cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
-    if not pictures:
-        raise ValueError(f"None of the pictures in {folder} could be read. Name a folder with JPEG or PNG photographs.")
+    paths = list_images(folder)
+    paths = [paths[k] for k in rng.permutation(len(paths))]
     bank = np.empty((count, size, size, 3), np.uint8)
-    for i in range(count):
-        picture = pictures[rng.integers(len(pictures))]
-        y, x = (rng.integers(0, s - size + 1) for s in picture.shape[:2])
-        bank[i] = picture[y : y + size, x : x + size]
+    filled = 0
+    while filled < count:
+        readable = []
+        windows = -(-(count - filled) // len(paths))
+        for path in paths:
+            try:
+                rgb = read_image(path).rgb
+            except ImageError:
+                continue
+            readable.append(path)
+            wanted = min(windows, count - filled)
+            bank[filled : filled + wanted] = _windows(rng, rgb, wanted, size)
+            filled += wanted
+            if filled == count:
+                break
+        if not readable:
+            raise ValueError(
+                f"None of the pictures in {folder} could be read. Name a folder with JPEG or PNG photographs."
+            )
+        paths = readable
     return bank
+
+
+def _windows(rng: np.random.Generator, rgb: np.ndarray, count: int, size: int) -> np.ndarray:
+    """(count, size, size, 3) random squares of a picture whose shorter side is brought to 1.5 squares."""
+    scale = 1.5 * size / min(rgb.shape[:2])
+    h, w = (max(size, round(s * scale)) for s in rgb.shape[:2])
+    picture = cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA)
+    corners = rng.integers(0, [h - size + 1, w - size + 1], (count, 2))
+    return np.stack([picture[y : y + size, x : x + size] for y, x in corners])
 
 
 def _colour(rng: np.random.Generator) -> np.ndarray:
@@ -106,7 +132,8 @@ def _shape(rng: np.random.Generator, canvas: np.ndarray) -> None:
     if kind == 0:
         cv2.rectangle(canvas, (x, y), (x + w, y + h), colour, -1 if rng.random() < 0.8 else int(rng.integers(1, 6)))
     elif kind == 1:
-        cv2.ellipse(canvas, (x, y), (w // 2 + 1, h // 2 + 1), float(rng.uniform(0, 180)), 0, 360, colour, -1, cv2.LINE_AA)
+        axes, turn = (w // 2 + 1, h // 2 + 1), float(rng.uniform(0, 180))
+        cv2.ellipse(canvas, (x, y), axes, turn, 0, 360, colour, -1, cv2.LINE_AA)
     elif kind == 2:
         points = np.array([x, y]) + rng.normal(0, max(w, h) / 2, (rng.integers(3, 7), 2))
         cv2.fillPoly(canvas, [points.astype(np.int32)], colour, cv2.LINE_AA)

@@ -1,12 +1,12 @@
 """An endless, resumable stream of training batches from geometry shards.
 
 Batch number s is a function of the seed and s alone: a run that stops at step s and starts again there sees exactly the
-batches an undisturbed run would have seen, whatever the number of threads.
+batches an undisturbed run would have seen.
 """
 
 from __future__ import annotations
 
-import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,19 +20,20 @@ from bodyreg.data.synthetic.compose import View, compose, random_view
 from bodyreg.data.synthetic.outfits import body_atlas
 from bodyreg.data.synthetic.scenes import SceneSettings
 from bodyreg.data.synthetic.shards import Shard, join_shards, load_shard
-from bodyreg.inverse_kinematics import ortho_twist
+from bodyreg.inverse_kinematics import LEAF_JOINTS, ortho_twist
 from bodyreg.skeletons import get as joint_set
 
-__all__ = ["LEAF_JOINTS", "ShardStream", "list_shards", "view_labels"]
+__all__ = ["ShardStream", "list_shards", "view_labels"]
 
-LEAF_JOINTS = (22, 23, 10, 11, 15)
-"""Joints whose local rotation PersPose regresses because no child fixes it."""
-
-_MIRROR_LEAVES = [1, 0, 3, 2, 4]
+_PRODUCERS = 2
 
 
 def list_shards(folder: str | Path) -> list[Path]:
-    """The shards of a folder, in order of name."""
+    """The shards of a folder, in order of name.
+
+    Raises:
+        ValueError: there are none.
+    """
     paths = sorted(Path(folder).glob("*.npz"))
     if not paths:
         raise ValueError(f"{folder} holds no shards. Make some with `bodyreg prepare synthetic --out {folder}`.")
@@ -49,19 +50,17 @@ class ShardStream(torch.utils.data.IterableDataset):
         backgrounds: the user's pictures; None draws procedural ones. bank_size: how many are kept.
         pool: shards mixed at a time. easy_until: before this batch only scenes with the whole person in view.
         rank, world: this process among several; each gets every world-th batch.
-        threads: pictures drawn at once.
     """
 
     def __init__(
         self, folder: str | Path, body: BodyModel, *, crop_size: int = 192, batch_size: int = 64, seed: int = 0,
         start: int = 0, augment: bool = True, backgrounds: str | Path | None = None, bank_size: int = 400,
-        pool: int = 8, easy_until: int = 0, rank: int = 0, world: int = 1, threads: int | None = None,
+        pool: int = 8, easy_until: int = 0, rank: int = 0, world: int = 1,
     ) -> None:  # fmt: skip
         self.paths = list_shards(folder)
         self.crop_size, self.batch_size, self.seed, self.start = crop_size, batch_size, seed, start
         self.augment, self.pool, self.easy_until = augment, pool, easy_until
         self.rank, self.world = rank, world
-        self.threads = threads or max(1, (os.cpu_count() or 2) // 2)
         self.room = SceneSettings().room
         self.backgrounds, self.bank_size = backgrounds, bank_size
         rest = body.v_template.detach().cpu().numpy()
@@ -71,14 +70,14 @@ class ShardStream(torch.utils.data.IterableDataset):
         self._height = (rest[crown, 1] - rest[sole, 1], dirs[crown, 1, :10] - dirs[sole, 1, :10])
         self._cached: tuple[tuple[int, int], Shard] | None = None
         self._bank: np.ndarray | None = None
-        first = load_shard(self.paths[0])
-        self._per_shard = len(first)
+        self._lock = threading.Lock()
+        self._per_shard = len(load_shard(self.paths[0]))
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        with ThreadPoolExecutor(2) as producer:
+        with ThreadPoolExecutor(_PRODUCERS) as producer:
             step = self.start * self.world + self.rank
-            ready = [producer.submit(self.batch, step), producer.submit(self.batch, step + self.world)]
-            step += 2 * self.world
+            ready = [producer.submit(self.batch, step + k * self.world) for k in range(_PRODUCERS)]
+            step += _PRODUCERS * self.world
             while True:
                 batch = ready.pop(0).result()
                 ready.append(producer.submit(self.batch, step))
@@ -86,11 +85,32 @@ class ShardStream(torch.utils.data.IterableDataset):
                 yield batch
 
     def batch(self, step: int) -> dict[str, torch.Tensor]:
-        """Batch number `step`: see `view_labels` for its entries, plus image (B, 3, S, S) uint8 and dense."""
-        if self._bank is None:
-            bank_rng = np.random.default_rng([self.seed, 7])
-            self._bank = background_bank(bank_rng, self.bank_size, self.backgrounds)
-        shard, rows = self._rows(step)
+        """Batch number `step`.
+
+        Returns:
+            The entries of `view_labels`, and image (B, 3, S, S) uint8 RGB, dense (B, 7, S / 4, S / 4) as `compose`
+            gives it, and height (B,), the person's stature in the rest pose, metres.
+        """
+        with self._lock:
+            shard, rows = self._rows(step)
+        return self._draw(shard, rows, step)
+
+    def once(self, people: int | None = None) -> Iterator[dict[str, torch.Tensor]]:
+        """Every crop of the folder once, or the first `people` of them; the last batch may be smaller.
+
+        Batches are the first ones of a stream whose pool is the whole folder.
+        """
+        order = np.random.default_rng([self.seed, 2, 0]).permutation(len(self.paths))
+        shard = join_shards([load_shard(self.paths[i]) for i in order])
+        rows = np.random.default_rng([self.seed, 3, 0]).permutation(len(shard))[:people]
+        for step, start in enumerate(range(0, len(rows), self.batch_size)):
+            yield self._draw(shard, rows[start : start + self.batch_size], step)
+
+    def _draw(self, shard: Shard, rows: np.ndarray, step: int) -> dict[str, torch.Tensor]:
+        with self._lock:
+            if self._bank is None:
+                bank_rng = np.random.default_rng([self.seed, 7])
+                self._bank = background_bank(bank_rng, self.bank_size, self.backgrounds)
         images = np.empty((len(rows), self.crop_size, self.crop_size, 3), np.uint8)
         dense = np.empty((len(rows), 7, self.crop_size // 4, self.crop_size // 4), np.float32)
         views = []
@@ -123,23 +143,23 @@ class ShardStream(torch.utils.data.IterableDataset):
         shard = cached[1]
         rows = np.random.default_rng([self.seed, 3, number]).permutation(len(shard))
         if step < self.easy_until:
-            rows = rows[shard.labels["visible"][rows] > 0.95]
+            easy = rows[shard.labels["visible"][rows] > 0.95]
+            rows = easy if len(easy) else rows
         start = inner * self.batch_size
         return shard, rows[np.arange(start, start + self.batch_size) % len(rows)]
 
 
-def view_labels(
-    labels: dict[str, np.ndarray], views: list[View], stored: int, size: int
-) -> dict[str, torch.Tensor]:
+def view_labels(labels: dict[str, np.ndarray], views: list[View], stored: int, size: int) -> dict[str, torch.Tensor]:
     """Labels of stored crops as they are seen through `views`.
 
     Args:
         labels: as in `scenes.LABELS`, n rows. views: n. stored, size: sides of the stored and the shown crop, pixels.
 
     Returns:
-        float32 tensors: K_crop (n, 3, 3); joints (n, 25, 3) metres, the last the middle of the hips (the pelvis that
-        Human3.6M's regressor gives on the free body); R_global (n, 24, 3, 3); rest_joints (n, 24, 3); twist (n, 24, 3)
-        unit; leaf (n, 5, 3, 3); betas (n, 10).
+        float32 tensors, in the camera frame of the shown crop: K_crop (n, 3, 3); joints (n, 25, 3) metres, the last the
+        middle of the hip joints, a stand-in for the pelvis of Human3.6M's regressor, from which it lies some 16 mm on
+        the free body (no score and no inverse kinematics uses it); R_global (n, 24, 3, 3); rest_joints (n, 24, 3), not
+        mirrored; twist (n, 24, 3) unit; leaf (n, 5, 3, 3) local rotations of `LEAF_JOINTS`; betas (n, 10).
     """
     turn = np.array([v.turn for v in views])
     zoom = np.array([v.zoom for v in views])
