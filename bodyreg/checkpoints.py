@@ -17,7 +17,7 @@ from bodyreg.models.registry import ModelSettings, build
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["LoadedModel", "default_weights", "load_model", "save_weights"]
+__all__ = ["LoadedModel", "default_weights", "load_model", "read_header", "save_weights"]
 
 _FORMAT = "bodyreg-1"
 _FOREIGN = (".pth", ".pt", ".tar", ".ckpt")
@@ -82,6 +82,16 @@ def default_weights(name: str) -> Path:
     return path
 
 
+def read_header(path: str | Path) -> dict[str, str]:
+    """The plain values in the header of a weights file of ours: settings, body and the facts it was saved with.
+
+    Raises:
+        ValueError: not a weights file of ours.
+    """
+    header, _ = _read(Path(path), tensors=False)
+    return header
+
+
 def load_model(weights: str | Path) -> LoadedModel:
     """Build the model a weights file describes and load it strictly, in float32 and evaluation mode.
 
@@ -99,22 +109,28 @@ def load_model(weights: str | Path) -> LoadedModel:
         from bodyreg.models.published import load_published_perspose
 
         return load_published_perspose(path)
-    try:
-        with safe_open(str(path), framework="pt") as stream:
-            header = stream.metadata() or {}
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} is not a readable safetensors file ({error}). Pass weights written by bodyreg."
-        ) from None
-    if header.get("format") != _FORMAT:
-        raise ValueError(f"{path} carries no settings of bodyreg. Pass weights written by `bodyreg train`.")
+    header, tensors = _read(path)
     settings, body = _settings(header.get("settings", ""), path), header.get("body", "free")
     if body not in _BODIES:
         raise ValueError(f"{path} was trained on an unknown body {body[:40]!r}. Known: {', '.join(_BODIES)}.")
     state = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
     model = _fitted(settings, state, path)
     return LoadedModel(model.to(memory_format=torch.channels_last), settings, sha256_file(path), body)
+
+
+def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Header and tensors of a safetensors file of ours."""
+    try:
+        with safe_open(str(path), framework="pt") as stream:
+            header = stream.metadata() or {}
+            found = {name: stream.get_tensor(name) for name in stream.keys()} if tensors else {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not a readable safetensors file ({error}). Pass weights written by bodyreg."
+        ) from None
+    if header.get("format") != _FORMAT:
+        raise ValueError(f"{path} carries no settings of bodyreg. Pass weights written by `bodyreg train`.")
+    return header, found
 
 
 def _settings(text: str, path: Path) -> ModelSettings:

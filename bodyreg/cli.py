@@ -167,7 +167,7 @@ def evaluate(
     from bodyreg.checkpoints import default_weights, load_model
     from bodyreg.config import load
     from bodyreg.data.synthetic.prepare import ensure_shards
-    from bodyreg.evaluation.evaluate import evaluate_synthetic, write_scores
+    from bodyreg.evaluation.evaluate import evaluate_synthetic, table, write_scores
     from bodyreg.training.settings import RegressorSettings
 
     settings = load(RegressorSettings, config, overrides or [])
@@ -176,18 +176,8 @@ def evaluate(
     ensure_shards(held_out, max(wanted, settings.data.held_out_people), needed=wanted, motion=settings.data.motion,
                   held_out=True)  # fmt: skip
     scores = evaluate_synthetic(loaded, BodyModel.load(loaded.body), held_out, people=wanted)
-    names = list(dict.fromkeys(name for score in scores for name in score.errors_mm))
-    _print_rows(
-        ("mm", "people", *names),
-        [
-            (
-                score.name,
-                str(score.people),
-                *(f"{score.errors_mm[n]:.1f}" if n in score.errors_mm else "-" for n in names),
-            )
-            for score in scores
-        ],
-    )
+    header, *rows = table(scores)
+    _print_rows(header, rows)
     if out is not None:
         write_scores(out, loaded, scores, data="synthetic people, held out")
 

@@ -20,7 +20,15 @@ from bodyreg.files import atomic_write
 from bodyreg.inverse_kinematics import inverse_kinematics
 from bodyreg.models.perspose import normalise_image
 
-__all__ = ["Score", "evaluate_landmarks", "evaluate_synthetic", "mean_vertices", "write_scores"]
+__all__ = [
+    "Score",
+    "evaluate_synthetic",
+    "evaluate_landmarks",
+    "mean_vertices",
+    "table",
+    "markdown_table",
+    "write_scores",
+]
 
 
 @dataclass(frozen=True)
@@ -169,6 +177,23 @@ def mean_vertices(body: BodyModel, shards: str | Path, people: int = 512) -> tor
             total += _rooted(out.vertices, out.joints).sum(0)
             count += len(out.vertices)
     return total / count
+
+
+def table(scores: list[Score]) -> list[tuple[str, ...]]:
+    """Rows of text, the header first: name, people, and every error that any line has, "-" where a line has not."""
+    names = list(dict.fromkeys(name for score in scores for name in score.errors_mm))
+    rows = [("mm", "people", *names)]
+    for score in scores:
+        errors = (f"{score.errors_mm[name]:.1f}" if name in score.errors_mm else "-" for name in names)
+        rows.append((score.name, str(score.people), *errors))
+    return rows
+
+
+def markdown_table(scores: list[Score]) -> str:
+    """`table` in Markdown."""
+    header, *rows = ("| " + " | ".join(row) + " |" for row in table(scores))
+    rule = "|---" + "|---:" * (header.count("|") - 2) + "|"
+    return "\n".join([header, rule, *rows]) + "\n"
 
 
 def write_scores(path: str | Path, loaded: LoadedModel, scores: list[Score], *, data: str) -> None:
