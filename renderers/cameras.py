@@ -33,6 +33,11 @@ class NdcCamera:
     perspective: bool = True
     """False for an orthographic camera: no division by depth."""
 
+    def select(self, index: int) -> NdcCamera:
+        """The camera at one place of the batch, as a batch of one."""
+        parts = (self.R, self.T, self.focal, self.principal)
+        return NdcCamera(*(part[index : index + 1] for part in parts), perspective=self.perspective)
+
     def view(self, points_world: Tensor) -> Tensor:
         """(B, N, 3) points in the world to the view frame (x left, y up, z forward)."""
         return points_world @ self.R + self.T[:, None]
@@ -40,8 +45,9 @@ class NdcCamera:
     def project(self, points_world: Tensor) -> Tensor:
         """(B, N, 3) points in the world to (B, N, 3) x and y in NDC and the view depth: what `rasterize` takes."""
         view = self.view(points_world)
-        xy = view[..., :2] / view[..., 2:] if self.perspective else view[..., :2]
-        return torch.cat([xy * self.focal[:, None] + self.principal[:, None], view[..., 2:]], -1)
+        xy, z, principal = view[..., :2] * self.focal[:, None], view[..., 2:], self.principal[:, None]
+        # One division at the end, as in PyTorch3D's projection matrix: the same rounding keeps the same faces.
+        return torch.cat([(xy + principal * z) / z if self.perspective else xy + principal, z], -1)
 
     def unproject(self, points_ndc: Tensor) -> Tensor:
         """(B, N, 3) NDC x, y and view depth back to (B, N, 3) points in the world."""

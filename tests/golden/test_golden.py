@@ -27,7 +27,6 @@ PENDING_SYSTEMS = [
     "motionagformer",
     "motionbert",
     "poseda",
-    "rasterizer",
     "uao",
 ]
 
