@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from bodyreg.files import atomic_write, sha256_file
-from bodyreg.models.registry import ModelSettings, build
+from bodyreg.models.registry import ModelSettings, build, default_settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -108,7 +108,8 @@ def load_model(weights: str | Path) -> LoadedModel:
     if path.suffix.lower() in _FOREIGN:
         from bodyreg.models.published import load_published_perspose
 
-        return load_published_perspose(path)
+        published = default_settings("perspose")
+        return LoadedModel(load_published_perspose(path, published), published, sha256_file(path), "smpl")
     header, tensors = _read(path)
     settings, body = _settings(header.get("settings", ""), path), header.get("body", "free")
     if body not in _BODIES:

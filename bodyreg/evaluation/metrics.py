@@ -96,6 +96,28 @@ def n_mpjpe(pred: Tensor, true: Tensor) -> Tensor:
     return mpjpe(s[..., None, None] * pred, true)
 
 
+def scaled_difference(pred: Tensor, true: Tensor) -> Tensor:
+    """(..., J, C) s pred - true with the best scale of each sample, s = sum <p, g> / sum <p, p>, without centring."""
+    energy = pred.square().sum((-2, -1), keepdim=True)
+    s = (pred * true).sum((-2, -1), keepdim=True) / torch.where(energy == 0, torch.ones_like(energy), energy)
+    return s * pred - true
+
+
+def normed_difference(pred: Tensor, true: Tensor) -> Tensor:
+    """(..., J, C) s pred + t - true with the best scale and shift (..., 1, C) of each sample.
+
+    A prediction whose points all coincide is moved to the mean of `true`.
+    """
+    mean = true.mean(-2, keepdim=True)
+    return scaled_difference(pred - pred.mean(-2, keepdim=True), true - mean)
+
+
+def angle_between(a: Tensor, b: Tensor) -> Tensor:
+    """(...) angle in radians between vectors (..., 3) of any length, by the arc cosine of the clipped dot product."""
+    a, b = torch.nn.functional.normalize(a, dim=-1), torch.nn.functional.normalize(b, dim=-1)
+    return torch.acos((a * b).sum(-1).clamp(-1, 1))
+
+
 def mpjve(pred: Tensor, true: Tensor) -> Tensor:
     """(..., F - 1) mean error of the frame-to-frame difference of one sequence, metres a frame (not divided by time).
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bodyreg.files import load_checkpoint, sha256_file
+from bodyreg.files import load_checkpoint
 from bodyreg.models.registry import ModelSettings, build, default_settings
 
 if TYPE_CHECKING:
-    from bodyreg.checkpoints import LoadedModel
     from bodyreg.models.hrnet import HRNet
+    from bodyreg.models.perspose import PersPose
 
 __all__ = ["HRNetStart", "load_hrnet_coco", "load_published_perspose", "perspose_state"]
 
@@ -46,7 +46,7 @@ def perspose_state(path: str | Path) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if not name.startswith("smpl.")}
 
 
-def load_published_perspose(path: str | Path, settings: ModelSettings | None = None) -> LoadedModel:
+def load_published_perspose(path: str | Path, settings: ModelSettings | None = None) -> PersPose:
     """The network of a published PersPose checkpoint, strictly loaded, in float32 and evaluation mode.
 
     Args:
@@ -56,15 +56,15 @@ def load_published_perspose(path: str | Path, settings: ModelSettings | None = N
         UnsafeFileError: the file holds more than tensors and plain values.
         ValueError: names or shapes are not those of the network.
     """
-    from bodyreg.checkpoints import LoadedModel
-
     settings = default_settings("perspose") if settings is None else settings
     state = perspose_state(path)
-    model = build(settings)
+    with torch.device("meta"):  # initial values that are overwritten at once would take most of the time
+        model = build(settings)
     _refuse_misfit(model.state_dict(), state, f"{path} is no PersPose checkpoint")
-    model.load_state_dict(state, strict=True)
+    state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    model.load_state_dict(state, strict=True, assign=True)
     model.eval().requires_grad_(False)
-    return LoadedModel(model.to(memory_format=torch.channels_last), settings, sha256_file(path), "smpl")
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,return-value]
 
 
 def load_hrnet_coco(backbone: HRNet, path: str | Path) -> HRNetStart:

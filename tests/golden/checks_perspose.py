@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import perspose_network
+import perspose_training
 import torch
 from perspose_common import close, tensor, toy_body
 
@@ -13,13 +14,6 @@ from bodyreg.cameras import Camera
 from bodyreg.crops import make_crop, make_crop_without_camera
 from bodyreg.data import annotations
 from bodyreg.models import decoding
-
-PENDING = {
-    "losses*": "training losses and metrics come with the PersPose training item",
-    "metrics*": "training losses and metrics come with the PersPose training item",
-    "schedule*": "the training recipe comes with the PersPose training item",
-    "sampler*": "the training recipe comes with the PersPose training item",
-}
 
 
 def check_geometry(golden) -> None:
@@ -233,6 +227,7 @@ def check_preprocess(golden) -> None:
 
 CHECKS = [
     *perspose_network.CHECKS,
+    *perspose_training.CHECKS,
     ("preprocess*", check_preprocess),
     ("smpl_synth*", check_smpl_synth),
     ("decode*", check_decode),

@@ -50,7 +50,7 @@ def test_the_encoding_changes_both_outputs():
 
 def test_convolutions_start_small_and_without_bias():
     torch.manual_seed(0)
-    backbone = HRNet()
+    backbone = HRNet(**NARROW | {"vector_channels": 2048})
     weight = backbone.final_feat_layer[0].weight
     assert weight.std().item() == pytest.approx(0.001, rel=0.05)
     assert not backbone.final_feat_layer[0].bias.any()

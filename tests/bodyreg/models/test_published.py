@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bodyreg.checkpoints import load_model
+from bodyreg.files import sha256_file
 from bodyreg.models.published import load_hrnet_coco, load_published_perspose, perspose_state
 from bodyreg.models.registry import build, default_settings
 from bodyreg.pickles import UnsafeFileError
@@ -38,11 +39,10 @@ def test_published_checkpoints_load_strictly_without_smpl(tmp_path, narrow, pref
     torch.save(as_published(model, prefix), tmp_path / "ckpt.pth")
     assert not any("smpl" in name for name in perspose_state(tmp_path / "ckpt.pth"))
     loaded = load_published_perspose(tmp_path / "ckpt.pth", narrow)
-    assert loaded.body == "smpl" and loaded.settings.num_betas == 11 and len(loaded.weights_hash) == 64
-    assert not loaded.model.training and not any(p.requires_grad for p in loaded.model.parameters())
+    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
     image, K = torch.randn(1, 3, 64, 64), torch.tensor([[[300.0, 0, 32], [0, 300, 32], [0, 0, 1]]])
     with torch.no_grad():
-        for a, b in zip(model.predict(image, K), loaded.model.predict(image, K), strict=True):
+        for a, b in zip(model.predict(image, K), loaded.predict(image, K), strict=True):
             assert torch.allclose(a, b, atol=1e-5)
 
 
@@ -54,9 +54,14 @@ def test_any_missing_unknown_or_misshapen_entry_is_refused(tmp_path, narrow):
     torch.save(checkpoint, tmp_path / "ckpt.pth")
     with pytest.raises(ValueError, match=r"1 missing \(rho0_layer.bias\); 1 unknown \(lost.weight\); 1 of another"):
         load_published_perspose(tmp_path / "ckpt.pth", narrow)
-    # The loader that the folder job uses takes the same file for what it is, and the network for the published size.
-    with pytest.raises(ValueError, match="no PersPose checkpoint"):
-        load_model(tmp_path / "ckpt.pth")
+
+
+def test_the_loader_of_every_weights_file_knows_whose_these_are(tmp_path, narrow, monkeypatch):
+    torch.save(as_published(build(narrow)), tmp_path / "ckpt_3dpw_16epochs.pth")
+    monkeypatch.setattr("bodyreg.checkpoints.default_settings", lambda name: narrow)
+    loaded = load_model(tmp_path / "ckpt_3dpw_16epochs.pth")
+    assert (loaded.body, loaded.settings) == ("smpl", narrow)
+    assert loaded.weights_hash == sha256_file(tmp_path / "ckpt_3dpw_16epochs.pth")
 
 
 class _Trap:
