@@ -44,11 +44,13 @@ class Inputs:
 
 
 class CropSettings(NamedTuple):
-    """How people are cut out: size (height, width) in pixels, margin around the box, Perspective Rotation or not."""
+    """How people are cut out: size (height, width) in pixels, margin around the box, Perspective Rotation or not, and
+    whether pixels are sampled as published weights expect them (`bodyreg.crops`)."""
 
     size_hw: tuple[int, int]
     margin: float = 1.1
     perspective_rotation: bool = True
+    reference_pixels: bool = False
 
 
 @dataclass(eq=False)
@@ -152,7 +154,14 @@ def open_picture(path: Path, file: str, inputs: Inputs, cut: CropSettings, clock
 def place_crop(rgb: np.ndarray, camera: Camera, person: PersonBox, cut: CropSettings) -> Figure:
     """Cut a person out of a picture (H, W, 3) uint8. A whole picture is taken without margin: there is nothing more."""
     margin = 1.0 if person.how == "whole" else cut.margin
-    crop = make_crop(camera, person.box_xywh, cut.size_hw, margin=margin, perspective_rotation=cut.perspective_rotation)
+    crop = make_crop(
+        camera,
+        person.box_xywh,
+        cut.size_hw,
+        margin=margin,
+        perspective_rotation=cut.perspective_rotation,
+        reference_pixels=cut.reference_pixels,
+    )
     return Figure(person, crop, sharp_crop(rgb, crop))
 
 

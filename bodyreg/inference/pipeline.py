@@ -84,7 +84,9 @@ class Pipeline:
         self._batch_size, self._formats, self._up, self._overlay = batch_size, formats, up, overlay
         self._threads, self._clock = threads, clock
         settings = regressor.settings
-        self._cut = CropSettings(regressor.crop_hw, settings.margin, settings.perspective_rotation)
+        self._cut = CropSettings(
+            regressor.crop_hw, settings.margin, settings.perspective_rotation, settings.reference_pixels
+        )
         self._faces = regressor.body.faces.cpu().numpy()
         self._memory = _PixelBudget(LIVE_PIXELS)
         self._thumbnails = 0
