@@ -11,6 +11,7 @@ from renderers.drawing import PALETTE, draw, pack_scene, project
 _FOV = 0.45  # radians over the shorter side: a portrait lens
 _PAPER = (0.955, 0.96, 0.97)
 _LINE = np.array([0.80, 0.82, 0.85])
+_GRID_NEAR = 0.1  # metres from the eye at which lines on the ground end
 
 
 def side_view(
@@ -111,13 +112,15 @@ def _draw_grid(picture, points, floor, R_view_from_cam, offset, K, spacing: floa
     shade = np.zeros(picture.shape[:2], np.uint8)
     for line in lines:
         ends = np.array([[x, floor, z] for x, z in line])
-        # Short pieces, so that those behind the eye can be left out.
-        pieces = np.linspace(ends[0], ends[1], 65) @ R_view_from_cam.T + offset
-        px = project(pieces, K)[:, :2]
-        for a, b in zip(px[:-1], px[1:], strict=True):
-            if np.isfinite(a).all() and np.isfinite(b).all() and max(abs(a).max(), abs(b).max()) < 1e4:
-                ends_px = np.round((np.stack([a, b]) - 0.5) * 16).astype(np.int32)
-                cv2.line(shade, ends_px[0].tolist(), ends_px[1].tolist(), 255, 1, cv2.LINE_AA, shift=4)
+        ends = ends @ R_view_from_cam.T + offset
+        depth = ends[:, 2]
+        if depth.max() <= _GRID_NEAR:
+            continue
+        # Straight lines stay straight: one stroke each, cut off short of the eye's plane.
+        cut = ends[0] + (ends[1] - ends[0]) * (_GRID_NEAR - depth[0]) / (depth[1] - depth[0] or 1.0)
+        px = project(np.where(depth[:, None] < _GRID_NEAR, cut, ends), K)[:, :2]
+        ends_px = np.round((px - 0.5) * 16).astype(np.int32)
+        cv2.line(shade, ends_px[0].tolist(), ends_px[1].tolist(), 255, 1, cv2.LINE_AA, shift=4)
     cover = (shade / np.float32(255))[..., None]
     picture += cover * (_LINE.astype(np.float32) - picture)
 

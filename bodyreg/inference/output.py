@@ -23,7 +23,8 @@ SHEET_LIMIT = 120
 """Most pictures on the contact sheet: the first ones by name."""
 
 _THUMBNAIL_PX = 320
-_VIEW_PX = 480
+_VIEW_PX = 400
+_SMOOTH_UP_TO = 4_000_000  # pixels; beyond, edges are as fine as the eye is without supersampling
 
 
 def write_picture(
@@ -56,7 +57,10 @@ def write_picture(
     if overlay and people:
         with clock("overlay"):
             meshes = [person.vertices for person in people]
-            drawn = shading.overlay(picture.photo.rgb, meshes, faces, picture.camera.K, threads=threads)
+            drawn = shading.overlay(
+                picture.photo.rgb, meshes, faces, picture.camera.K, threads=threads,
+                supersample=2 if picture.pixels <= _SMOOTH_UP_TO else 1,
+            )  # fmt: skip
             paths.append(write_png(out / f"{stem}_overlay.png", drawn))
             small = thumbnail(drawn)
             size = (_VIEW_PX, _VIEW_PX)
@@ -84,8 +88,9 @@ def write_picture(
 
 
 def write_png(path: Path, rgb: np.ndarray) -> Path:
-    """Write an (H, W, 3) uint8 picture, lightly compressed: a third of the time of the usual level, a tenth larger."""
-    done, data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    """Write an (H, W, 3) uint8 picture, lightly compressed: half the time of the usual way, a fifth larger."""
+    how = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    done, data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), how)
     if not done:
         raise ValueError(f"The picture {path.name} of shape {rgb.shape} cannot be encoded as PNG. Make it smaller.")
     with atomic_write(path) as temporary:
