@@ -1,11 +1,18 @@
-"""Small bodies in SMPL's form, made from random numbers, for every test that needs one."""
+"""What several tests need: small bodies of random numbers, and a few synthetic people of the free body."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
+from bodyreg.body import BodyModel
 from bodyreg.body_files import PARENTS
+from bodyreg.data.synthetic.poses import PoseSampler
+from bodyreg.data.synthetic.scenes import Scenes, SceneSettings, make_scenes
+from bodyreg.data.synthetic.shards import Shard, render_buffers, save_shard
 
 
 def make_smpl_arrays(ring: int = 48, components: int = 10, seed: int = 0) -> dict[str, np.ndarray]:
@@ -41,3 +48,41 @@ def make_smpl_arrays_fixture():
 def smpl_arrays() -> dict[str, np.ndarray]:
     """A body of 50 vertices and ten shape components."""
     return make_smpl_arrays()
+
+
+class People(NamedTuple):
+    """Synthetic people and the geometry buffers made of them."""
+
+    scenes: Scenes
+    shard: Shard
+
+
+@pytest.fixture(scope="session")
+def free_body() -> BodyModel:
+    return BodyModel.load("free")
+
+
+@pytest.fixture(scope="session")
+def people(free_body: BodyModel) -> People:
+    """Some 24 people of the shipped pose prior in crops of 96 pixels."""
+    rng = np.random.default_rng(5)
+    scenes = make_scenes(free_body, PoseSampler(None).sample(24, rng), rng, SceneSettings(crop_size=96))
+    rest, part = free_body.v_template.numpy(), free_body.part_labels.numpy()
+    return People(scenes, render_buffers(scenes, free_body.faces.numpy(), rest, part, 96))
+
+
+@pytest.fixture(scope="session")
+def shard_folder(people: People, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two shards with `people`."""
+    folder = tmp_path_factory.mktemp("shards")
+    half, n = len(people.shard) // 2, len(people.shard)
+    for k, rows in enumerate((range(half), range(half, n))):
+        save_shard(folder / f"shard_{k}.npz", _rows(people.shard, rows))
+    return folder
+
+
+def _rows(shard: Shard, rows: range) -> Shard:
+    first, last = shard.start[rows.start], shard.start[rows.stop]
+    labels = {name: value[rows.start : rows.stop] for name, value in shard.labels.items()}
+    start = shard.start[rows.start : rows.stop + 1] - first
+    return Shard(shard.pixels[first:last], shard.where[rows.start : rows.stop], start, labels)

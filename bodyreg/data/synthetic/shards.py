@@ -7,8 +7,8 @@ where they are. A shard is one npz without pickles.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,8 @@ REST_HIGH = np.array([0.9, 0.75, 0.2], np.float32)
 """Corners of the box, metres, in which rest positions are stored with eight bits an axis."""
 
 
-class Shard(NamedTuple):
+@dataclass(frozen=True)
+class Shard:
     """Geometry buffers of n crops.
 
     pixels (P, 7) uint8 (part, normal x y z, rest x y z); where (n, R, R / 8) uint8 bit mask, row by row;
@@ -129,11 +130,14 @@ def save_shard(path: str | Path, shard: Shard) -> None:
 
 
 def load_shard(path: str | Path) -> Shard:
-    """Read a shard written by `save_shard`."""
+    """Read a shard written by `save_shard`.
+
+    Raises:
+        ValueError: the file lacks labels, because an older version or another program wrote it.
+    """
     with np.load(path, allow_pickle=False) as data:
         missing = [name for name in LABELS if f"label/{name}" not in data.files]
         if missing:
             raise ValueError(f"{path} lacks the labels {missing}. Render it again with `bodyreg prepare synthetic`.")
-        return Shard(
-            data["pixels"], data["where"], data["start"], {name: data[f"label/{name}"] for name in LABELS}
-        )
+        labels = {name: data[f"label/{name}"] for name in LABELS}
+        return Shard(data["pixels"], data["where"], data["start"], labels)
