@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,13 @@ class Clipped(NamedTuple):
     """(F', 3, 3): column k holds the barycentric coordinates of corner k in the face it came from."""
     neighbour: Tensor
     """(F',) int64: where one face became two, the other of the pair; -1 elsewhere."""
+
+    def counts(self, before: Sequence[int]) -> list[int]:
+        """Faces of each mesh after clipping, from those before, for meshes packed one after the other."""
+        if not before:
+            return []
+        ends = torch.searchsorted(self.face.cpu(), torch.tensor(before).cumsum(0)).tolist()
+        return [b - a for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def clip_faces(face_verts: Tensor, z_clip: float, *, perspective: bool) -> Clipped:

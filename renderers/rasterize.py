@@ -76,17 +76,14 @@ def rasterize(
     """
     size_hw = (image_size, image_size) if isinstance(image_size, int) else (int(image_size[0]), int(image_size[1]))
     counts = [len(face_verts)] if faces_per_mesh is None else [int(n) for n in faces_per_mesh]
-    _check(face_verts, counts, size_hw, blur_radius, faces_per_pixel)
+    check_faces(face_verts, counts, size_hw, blur_radius, faces_per_pixel)
     clip = blur_radius > 0 if clip_barycentric is None else clip_barycentric
     settings = Settings(size_hw, float(blur_radius), faces_per_pixel, perspective_correct, clip, cull_backfaces)
     if z_clip is None:
         return _dispatch(face_verts, counts, None, settings, backend, threads)
 
     clipped = clip_faces(face_verts, z_clip, perspective=perspective_correct)
-    mesh_ends = torch.tensor(counts).cumsum(0) if counts else torch.zeros(0, dtype=torch.int64)
-    ends = torch.searchsorted(clipped.face.cpu(), mesh_ends).tolist()
-    new_counts = [b - a for a, b in zip([0, *ends[:-1]], ends, strict=True)]
-    fragments = _dispatch(clipped.face_verts, new_counts, clipped.neighbour, settings, backend, threads)
+    fragments = _dispatch(clipped.face_verts, clipped.counts(counts), clipped.neighbour, settings, backend, threads)
     hit = fragments.pix_to_face >= 0
     piece = fragments.pix_to_face[hit]
     bary = fragments.bary.clone()
@@ -132,7 +129,8 @@ def _dispatch(
     raise ValueError(f"There is no back end {backend!r}. Choose one of {', '.join(BACKENDS)}.")
 
 
-def _check(face_verts: Tensor, counts: list[int], size_hw: tuple[int, int], blur: float, k: int) -> None:
+def check_faces(face_verts: Tensor, counts: list[int], size_hw: tuple[int, int], blur: float, k: int) -> None:
+    """Refuse what cannot be drawn, with a message that says why."""
     if face_verts.ndim != 3 or face_verts.shape[1:] != (3, 3):
         raise ValueError(f"The faces have shape {tuple(face_verts.shape)}. Give (F, 3, 3) corners: x, y, depth.")
     if not face_verts.is_floating_point():
