@@ -197,6 +197,31 @@ def prepare_synthetic(
     typer.echo(f"{len(shards)} shards in {out}")
 
 
+def _add_dataset(name: str, summary: str) -> None:
+    def prepare_dataset(
+        root: Annotated[Path, typer.Option(help="Folder of the download, as its authors distribute it.")],
+        out: Annotated[Path, typer.Option(help="Folder of the prepared file.")] = Path("data"),
+        split: Annotated[str | None, typer.Option(help="Part of the data set; default: its training part.")] = None,
+    ) -> None:
+        from bodyreg.data.prepare import prepare_dataset as prepare
+
+        typer.echo(f"Prepared: {prepare(name, root, out, split=split)}")
+
+    prepare_app.command(name, help=f"Check a download of {summary} and write its labels as one indexed file.")(
+        prepare_dataset
+    )
+
+
+for _name, _summary in (
+    ("3dpw", "3DPW"),
+    ("h36m", "Human3.6M with SMPL parameters"),
+    ("bedlam", "BEDLAM"),
+    ("3dhp", "MPI-INF-3DHP"),
+    ("coco", "COCO's person key points"),
+):
+    _add_dataset(_name, _summary)
+
+
 @app.command()
 def models() -> None:
     """List the networks, and whether weights are at hand."""

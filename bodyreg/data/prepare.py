@@ -1,0 +1,73 @@
+"""Preparing a downloaded data set of photographs: check that it is complete, then write one indexed file."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from pathlib import Path
+from typing import NamedTuple
+
+from bodyreg.body import BodyModel
+from bodyreg.data.sources import Bodies
+
+__all__ = ["DATASETS", "DataSet", "load_bodies", "prepare_dataset"]
+
+
+class DataSet(NamedTuple):
+    """A data set that can be prepared: its module, its parts, the genders of SMPL it needs, one sentence."""
+
+    module: str
+    splits: tuple[str, ...]
+    genders: tuple[str, ...]
+    summary: str
+
+
+DATASETS = {
+    "pw3d": DataSet("pw3d", ("train", "test", "validation"), ("male", "female"), "3DPW, as distributed"),
+    "h36m": DataSet("h36m_mosh", ("train", "test"), ("neutral",), "Human3.6M with SMPL parameters, HybrIK's JSON"),
+    "bedlam": DataSet("bedlam", ("train", "val"), ("neutral",), "BEDLAM's processed SMPL labels"),
+    "mpi3dhp": DataSet("mpi3dhp", ("train_v2", "test"), (), "MPI-INF-3DHP, HybrIK's JSON"),
+    "coco": DataSet("coco", ("train2017", "val2017"), (), "COCO person key points"),
+}
+_ALIASES = {"3dpw": "pw3d", "3dhp": "mpi3dhp", "mpi-inf-3dhp": "mpi3dhp", "human3.6m": "h36m"}
+
+
+def prepare_dataset(
+    name: str, root: str | Path, out: str | Path, *, split: str | None = None, bodies: Bodies | None = None
+) -> Path:
+    """Write `out`/NAME_SPLIT.npz from the download of a data set.
+
+    Args:
+        name: one of `DATASETS`, or what people call it ("3dpw", "3dhp").
+        root: folder of the download. out: folder of the prepared files.
+        split: part of the data set, by default its first. bodies: default the user's SMPL files, found as always.
+
+    Returns:
+        Path of the file written.
+
+    Raises:
+        MissingFileError: the download, or SMPL, is not complete; the message says what is missing and where to get it.
+        ValueError: an unknown data set or part.
+    """
+    name = _ALIASES.get(name.lower(), name)
+    if name not in DATASETS:
+        near = difflib.get_close_matches(name, DATASETS, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"There is no data set {name!r}. {hint}Known: {', '.join(DATASETS)}.")
+    entry = DATASETS[name]
+    split = split or entry.splits[0]
+    if split not in entry.splits:
+        raise ValueError(f"{name} has no part {split!r}. Choose one of {', '.join(entry.splits)}.")
+    module = importlib.import_module(f"bodyreg.data.{entry.module}")
+    if bodies is None:
+        bodies = load_bodies(entry.genders)
+    return module.prepare(root, Path(out) / f"{name}_{split}.npz", bodies, split)
+
+
+def load_bodies(genders: tuple[str, ...]) -> dict[str, BodyModel]:
+    """The user's SMPL models with eleven shape components.
+
+    Raises:
+        MissingFileError: not found; the message lists the places searched.
+    """
+    return {gender: BodyModel.load("smpl", gender, 11) for gender in genders}
