@@ -159,7 +159,8 @@ def view_labels(labels: dict[str, np.ndarray], views: list[View], stored: int, s
         float32 tensors, in the camera frame of the shown crop: K_crop (n, 3, 3); joints (n, 25, 3) metres, the last the
         middle of the hip joints, a stand-in for the pelvis of Human3.6M's regressor, which on the free body is there at
         rest and some 2 cm away in poses (no score and no inverse kinematics uses it); R_global (n, 24, 3, 3);
-        rest_joints (n, 24, 3), not mirrored; twist (n, 24, 3) unit; leaf (n, 5, 3, 3) local rotations of `LEAF_JOINTS`; betas (n, 10).
+        rest_joints (n, 24, 3), not mirrored; twist (n, 24, 3) unit; leaf (n, 5, 3, 3) local rotations of
+        `LEAF_JOINTS`; betas (n, 10).
     """
     turn = np.array([v.turn for v in views])
     zoom = np.array([v.zoom for v in views])
