@@ -76,7 +76,7 @@ def prepare_synthetic(
         out: folder of the shards; those already there are kept, so an interrupted run goes on.
         count: scenes, rounded up to whole shards.
         motion: folder of AMASS-layout files; None draws poses from the shipped prior.
-        held_out: use the clips that are never trained on instead of the training clips; of the prior, other draws.
+        held_out: recorded frames of the clips that are never trained on; of the prior, other draws.
         per_shard: scenes a shard. seed: with the shard's number decides its contents.
         settings: what scenes look like. threads: crops rendered at once. progress: show a bar.
 
@@ -93,7 +93,9 @@ def prepare_synthetic(
     paths = [out / f"shard_{seed:03d}_{k:04d}.npz" for k in range(-(-count // per_shard))]
     if all(path.exists() for path in paths):
         return paths
-    sampler = PoseSampler(None if motion is None else _clips(motion, held_out))
+    # Unseen means recorded poses nobody trained on, not new draws of the generator that made the training poses.
+    kinds = {"motion": 1.0} if held_out and motion is not None else None
+    sampler = PoseSampler(None if motion is None else _clips(motion, held_out), weights=kinds)
     settings = settings or SceneSettings()
     body = BodyModel.load("free")
     threads = thread_count(threads)
