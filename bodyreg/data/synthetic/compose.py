@@ -28,7 +28,7 @@ class View(NamedTuple):
 
 
 def random_view(rng: np.random.Generator, room: float, augment: bool) -> View:
-    """A view that shows 0.95 to 1.35 times the person's box, sometimes turned; 1.1 times and upright without `augment`."""
+    """A view of 0.95 to 1.35 times the person's box, sometimes turned; of 1.1 times, upright, without `augment`."""
     if not augment:
         return View(room / 1.1, 0.0, False)
     shows = rng.uniform(0.95, min(1.35, room))
@@ -100,13 +100,91 @@ def _random_style(rng: np.random.Generator) -> _Style:
 
 
 @kernel
+def _stored(x, y, view, ratio, stored):  # noqa: ANN001, ANN202
+    """Where a point of the picture, measured from its middle in pixels, lies in the stored crop."""
+    cosine, sine = np.cos(view[1]), np.sin(view[1])
+    if view[2] > 0.5:
+        x = -x
+    return stored / 2 + ratio * (cosine * x + sine * y), stored / 2 + ratio * (-sine * x + cosine * y)
+
+
+@kernel
+def _pixel_at(x, y, view, ratio, index):  # noqa: ANN001, ANN202
+    """The packed pixel at a point of the picture, -1 where there is none."""
+    stored = index.shape[0]
+    sx, sy = _stored(x, y, view, ratio, stored)
+    if sx < 0 or sy < 0 or sx >= stored or sy >= stored:
+        return -1
+    return index[int(sy), int(sx)]
+
+
+@kernel
+def _turned_normal(pixel, view):  # noqa: ANN001, ANN202
+    """Unit normal of a packed pixel as the view shows it."""
+    cosine, sine = np.cos(view[1]), np.sin(view[1])
+    nx, ny, nz = (pixel[1] - 128.0) / 127.0, (pixel[2] - 128.0) / 127.0, (pixel[3] - 128.0) / 127.0
+    nx, ny = cosine * nx - sine * ny, sine * nx + cosine * ny
+    if view[2] > 0.5:
+        nx = -nx
+    return nx, ny, nz
+
+
+@kernel
+def _in_pattern(px, py, pz, pattern):  # noqa: ANN001, ANN202
+    """Has the cloth its second colour at a point of the rest body?"""
+    kind = pattern[0]
+    if kind <= 0.5:
+        return False
+    phase = pattern[4]
+    w0, w1, w2 = pattern[1], pattern[2], pattern[3]
+    value = np.sin(w0 * px + w1 * py + w2 * pz + phase)
+    if kind > 3.5:  # soft blotches
+        value = 0.6 * np.sin(0.3 * w1 * px + 0.4 * w0 * py + phase) + 0.6 * np.sin(
+            0.3 * w0 * pz - 0.35 * w1 * py + 0.2 * w2 * px + 2 * phase
+        )
+    elif kind > 2.5:  # checks
+        value = value * np.sin(w1 * px - w0 * py + w2 * pz + 2 * phase)
+    elif kind > 1.5:  # a print on the chest
+        value = -1.0
+        if pz > 0 and abs(px) < 0.12 and abs(py - 0.15 - 0.05 * np.sin(phase)) < 0.10:
+            value = 1.0
+    return value > pattern[5]
+
+
+@kernel
+def _albedo(px, py, pz, part, label, part_atlas, colour, second, pattern):  # noqa: ANN001, ANN202
+    """Colour of cloth, hair or skin at a point of the rest body, with eyes, brows and mouth."""
+    a0, a1, a2 = colour[label, 0], colour[label, 1], colour[label, 2]
+    if _in_pattern(px, py, pz, pattern[label]):
+        a0, a1, a2 = second[label, 0], second[label, 1], second[label, 2]
+    if label == 13 and part == 15:
+        ex, ey = abs(px) - part_atlas[9], py - part_atlas[10]
+        if pz > part_atlas[11] - 0.03:
+            if ex * ex + ey * ey < 0.00008 or (abs(ey - 0.022) < 0.005 and abs(ex) < 0.02):
+                a0, a1, a2 = 0.35 * a0, 0.3 * a1, 0.3 * a2
+            elif abs(py - part_atlas[12] + 0.04) < 0.009 and abs(px) < 0.024:
+                a0, a1, a2 = 0.8 * a0, 0.5 * a1, 0.5 * a2
+    return a0, a1, a2
+
+
+@kernel
+def _wrinkled(nx, ny, nz, px, py, pz, wrinkle):  # noqa: ANN001, ANN202
+    """Normal of cloth that lies in small folds."""
+    one = wrinkle[0] * np.cos(wrinkle[1] * px + wrinkle[2] * py + wrinkle[3] * pz + wrinkle[7])
+    two = wrinkle[0] * np.cos(wrinkle[4] * px + wrinkle[5] * py + wrinkle[6] * pz)
+    nx, ny = nx + one + 0.3 * two, ny + two - 0.3 * one
+    length = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-6
+    return nx / length, ny / length, nz / length
+
+
+@kernel
 def _paint(
-    canvas, dense, index, pixels, view, shift, samples, with_dense, part_atlas, outfit, low, step, colour, second,
-    pattern, light, level, tint, wrinkle,
+    canvas, index, pixels, view, shift, samples, part_atlas, outfit, low, step, colour, second, pattern, light, level,
+    tint, wrinkle,
 ):  # noqa: ANN001, ANN202
-    size, stored = canvas.shape[0], index.shape[0]
-    zoom, cosine, sine, mirrored = view[0], np.cos(view[1]), np.sin(view[1]), view[2] > 0.5
-    ratio = stored / (size * zoom)
+    """Lay the lit person over the canvas, `samples` x `samples` points a pixel."""
+    size = canvas.shape[0]
+    ratio = index.shape[0] / (size * view[0])
     total = samples * samples
     for r in range(size):
         for c in range(size):
@@ -114,56 +192,19 @@ def _paint(
             for s in range(total):
                 x = c + (s % samples + 0.5) / samples - size / 2 - shift[0]
                 y = r + (s // samples + 0.5) / samples - size / 2 - shift[1]
-                if mirrored:
-                    x = -x
-                sx = stored / 2 + ratio * (cosine * x + sine * y)
-                sy = stored / 2 + ratio * (-sine * x + cosine * y)
-                if sx < 0 or sy < 0 or sx >= stored or sy >= stored:
-                    continue
-                k = index[int(sy), int(sx)]
+                k = _pixel_at(x, y, view, ratio, index)
                 if k < 0:
                     continue
                 hits += 1
                 part = int(pixels[k, 0])
-                nx, ny, nz = (pixels[k, 1] - 128.0) / 127.0, (pixels[k, 2] - 128.0) / 127.0, (pixels[k, 3] - 128.0) / 127.0
-                nx, ny = cosine * nx - sine * ny, sine * nx + cosine * ny
-                if mirrored:
-                    nx = -nx
+                nx, ny, nz = _turned_normal(pixels[k], view)
                 px = low[0] + step[0] * pixels[k, 4]
                 py = low[1] + step[1] * pixels[k, 5]
                 pz = low[2] + step[2] * pixels[k, 6]
                 label = label_at(part, px, py, pz, part_atlas, outfit)
-                a0, a1, a2 = colour[label, 0], colour[label, 1], colour[label, 2]
-                kind = pattern[label, 0]
-                if kind > 0.5:
-                    phase = pattern[label, 4]
-                    w0, w1, w2 = pattern[label, 1], pattern[label, 2], pattern[label, 3]
-                    value = np.sin(w0 * px + w1 * py + w2 * pz + phase)
-                    if kind > 3.5:  # soft blotches
-                        value = 0.6 * np.sin(0.3 * w1 * px + 0.4 * w0 * py + phase) + 0.6 * np.sin(
-                            0.3 * w0 * pz - 0.35 * w1 * py + 0.2 * w2 * px + 2 * phase
-                        )
-                    elif kind > 2.5:  # checks
-                        value = value * np.sin(w1 * px - w0 * py + w2 * pz + 2 * phase)
-                    elif kind > 1.5:  # a print on the chest
-                        value = -1.0
-                        if pz > 0 and abs(px) < 0.12 and abs(py - 0.15 - 0.05 * np.sin(phase)) < 0.10:
-                            value = 1.0
-                    if value > pattern[label, 5]:
-                        a0, a1, a2 = second[label, 0], second[label, 1], second[label, 2]
-                if label == 13 and part == 15:
-                    ex, ey = abs(px) - part_atlas[9], py - part_atlas[10]
-                    if pz > part_atlas[11] - 0.03:
-                        if ex * ex + ey * ey < 0.00008 or (abs(ey - 0.022) < 0.005 and abs(ex) < 0.02):
-                            a0, a1, a2 = 0.35 * a0, 0.3 * a1, 0.3 * a2
-                        elif abs(py - part_atlas[12] + 0.04) < 0.009 and abs(px) < 0.024:
-                            a0, a1, a2 = 0.8 * a0, 0.5 * a1, 0.5 * a2
-                elif 5 <= label <= 12 and label != 8:
-                    one = wrinkle[0] * np.cos(wrinkle[1] * px + wrinkle[2] * py + wrinkle[3] * pz + wrinkle[7])
-                    two = wrinkle[0] * np.cos(wrinkle[4] * px + wrinkle[5] * py + wrinkle[6] * pz)
-                    nx, ny = nx + one + 0.3 * two, ny + two - 0.3 * one
-                    length = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-6
-                    nx, ny, nz = nx / length, ny / length, nz / length
+                a0, a1, a2 = _albedo(px, py, pz, part, label, part_atlas, colour, second, pattern)
+                if 5 <= label <= 12 and label != 8:
+                    nx, ny, nz = _wrinkled(nx, ny, nz, px, py, pz, wrinkle)
                 lit = max(0.0, nx * light[0] + ny * light[1] + nz * light[2])
                 shade = level[0] * (1.0 - level[3] * 0.5 * (1.0 + ny)) + level[1] * lit
                 gloss = level[2] * lit**12
@@ -175,46 +216,37 @@ def _paint(
                 canvas[r, c, 0] = canvas[r, c, 0] * rest + 255.0 * tint[0] * red / total
                 canvas[r, c, 1] = canvas[r, c, 1] * rest + 255.0 * tint[1] * green / total
                 canvas[r, c, 2] = canvas[r, c, 2] * rest + 255.0 * tint[2] * blue / total
-    if with_dense:
-        cells = dense.shape[1]
-        for r in range(cells):
-            for c in range(cells):
-                x = (c + 0.5) * size / cells - size / 2
-                y = (r + 0.5) * size / cells - size / 2
-                if mirrored:
-                    x = -x
-                sx = stored / 2 + ratio * (cosine * x + sine * y)
-                sy = stored / 2 + ratio * (-sine * x + cosine * y)
-                if sx < 0 or sy < 0 or sx >= stored or sy >= stored:
-                    continue
-                k = index[int(sy), int(sx)]
-                if k < 0:
-                    continue
-                nx, ny = (pixels[k, 1] - 128.0) / 127.0, (pixels[k, 2] - 128.0) / 127.0
-                sign = -1.0 if mirrored else 1.0
-                dense[0, r, c] = 1.0
-                dense[1, r, c] = sign * (cosine * nx - sine * ny)
-                dense[2, r, c] = sine * nx + cosine * ny
-                dense[3, r, c] = (pixels[k, 3] - 128.0) / 127.0
-                dense[4, r, c] = sign * (low[0] + step[0] * pixels[k, 4])
-                dense[5, r, c] = low[1] + step[1] * pixels[k, 5]
-                dense[6, r, c] = low[2] + step[2] * pixels[k, 6]
+
+
+@kernel
+def _dense(dense, size, index, pixels, view, low, step):  # noqa: ANN001, ANN202
+    """Mask, normal and rest position at the middle of each cell of a picture `size` pixels wide."""
+    ratio = index.shape[0] / (size * view[0])
+    cells = dense.shape[1]
+    sign = -1.0 if view[2] > 0.5 else 1.0
+    for r in range(cells):
+        for c in range(cells):
+            x = (c + 0.5) * size / cells - size / 2
+            y = (r + 0.5) * size / cells - size / 2
+            k = _pixel_at(x, y, view, ratio, index)
+            if k < 0:
+                continue
+            dense[0, r, c] = 1.0
+            dense[1, r, c], dense[2, r, c], dense[3, r, c] = _turned_normal(pixels[k], view)
+            dense[4, r, c] = sign * (low[0] + step[0] * pixels[k, 4])
+            dense[5, r, c] = low[1] + step[1] * pixels[k, 5]
+            dense[6, r, c] = low[2] + step[2] * pixels[k, 6]
 
 
 @kernel
 def _frame(canvas, view, stored, full_from_stored, height, width):  # noqa: ANN001, ANN202
     """Black where the crop shows what lies outside the photograph, as the warp of inference leaves it."""
     size = canvas.shape[0]
-    cosine, sine = np.cos(view[1]), np.sin(view[1])
     ratio = stored / (size * view[0])
     H = full_from_stored
     for r in range(size):
         for c in range(size):
-            x, y = c + 0.5 - size / 2, r + 0.5 - size / 2
-            if view[2] > 0.5:
-                x = -x
-            sx = stored / 2 + ratio * (cosine * x + sine * y)
-            sy = stored / 2 + ratio * (-sine * x + cosine * y)
+            sx, sy = _stored(c + 0.5 - size / 2, r + 0.5 - size / 2, view, ratio, stored)
             w = H[2, 0] * sx + H[2, 1] * sy + H[2, 2]
             u = (H[0, 0] * sx + H[0, 1] * sy + H[0, 2]) / w
             v = (H[1, 0] * sx + H[1, 1] * sy + H[1, 2]) / w
@@ -229,13 +261,20 @@ def _index_map(shard: Shard, i: int) -> np.ndarray:
     return np.where(inside > 0, index, -1).astype(np.int32)
 
 
-def _draw(canvas, dense, shard: Shard, i: int, view, shift, atlas: np.ndarray, style: _Style, with_dense: bool) -> None:
+def _draw(
+    canvas: np.ndarray, shard: Shard, i: int, view: np.ndarray, shift: tuple[float, float], atlas: np.ndarray,
+    style: _Style, dense: np.ndarray | None = None,
+) -> None:  # fmt: skip
+    """Paint crop i over the canvas, in place, and fill `dense` where it is given."""
     samples = 2 if len(canvas) <= shard.crop_size else 1
+    index, pixels = _index_map(shard, i), shard.pixels[shard.start[i] : shard.start[i + 1]]
+    step = (REST_HIGH - REST_LOW) / 255.0
     _paint(
-        canvas, dense, _index_map(shard, i), shard.pixels[shard.start[i] : shard.start[i + 1]], view,
-        np.asarray(shift, np.float32), samples, with_dense, atlas, shard.labels["outfit"][i], REST_LOW,
-        (REST_HIGH - REST_LOW) / 255.0, *style,
+        canvas, index, pixels, view, np.asarray(shift, np.float32), samples, atlas, shard.labels["outfit"][i], REST_LOW,
+        step, *style,
     )  # fmt: skip
+    if dense is not None:
+        _dense(dense, len(canvas), index, pixels, view, REST_LOW, step)
 
 
 def paint_person(
@@ -254,8 +293,7 @@ def paint_person(
     style = _random_style(rng)
     if like is not None:
         style = style._replace(light=like.light, level=like.level, tint=like.tint)
-    unused = np.zeros((7, 1, 1), np.float32)
-    _draw(canvas, unused, shard, i, np.array([1.0, 0.0, 0.0], np.float32), (0.0, 0.0), atlas, style, False)
+    _draw(canvas, shard, i, np.array([1.0, 0.0, 0.0], np.float32), (0.0, 0.0), atlas, style)
     return style
 
 
@@ -298,8 +336,8 @@ def _camera_faults(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     """Exposure, colour cast, blur, noise, compression; (S, S, 3) float32 to uint8."""
     size = len(picture)
     if rng.random() < 0.3:  # uneven light
-        field = cv2.resize(rng.uniform(0.5, 1.3, (3, 3)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
-        picture = picture * field[..., None]
+        field = rng.uniform(0.5, 1.3, (3, 3)).astype(np.float32)
+        picture = picture * cv2.resize(field, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]
     if rng.random() < 0.5:
         picture = picture * (1 + rng.normal(0, 0.07, 3)).astype(np.float32)
     if rng.random() < 0.5:
@@ -350,12 +388,12 @@ def compose(
         turned = np.array([zoom, rng.normal(0, 0.1), float(rng.random() < 0.5)], np.float32)
         shift = (away, rng.normal(0, 0.1) * size)
         relit = _random_style(rng)._replace(light=style.light, level=style.level, tint=style.tint)
-        _draw(canvas, dense, shard, int(rng.integers(len(shard))), turned, shift, atlas, relit, False)
+        _draw(canvas, shard, int(rng.integers(len(shard))), turned, shift, atlas, relit)
 
     crowd = rng.random() if augment else 1.0
     if crowd < 0.15:
         other(near=False)
-    _draw(canvas, dense, shard, i, numbers, (0.0, 0.0), atlas, style, True)
+    _draw(canvas, shard, i, numbers, (0.0, 0.0), atlas, style, dense)
     if 0.10 < crowd < 0.20:
         other(near=True)
     if augment and rng.random() < 0.3:
