@@ -82,6 +82,8 @@ def in_order(sizes: Sequence[int]) -> np.ndarray:
 class MixedBatches:
     """Batches of rows for one process: a `batch_sampler` of torch's DataLoader.
 
+    A row is (set, sample, draw); the draw's number is unique over all epochs and seeds the sample's augmentation.
+
     Positions of an epoch are shuffled by seed and epoch, dealt to the processes in turn and cut into batches; what does
     not fill a batch on every process is left out. Iterating goes on from `epoch` and `batch`, over one epoch.
 
@@ -110,13 +112,16 @@ class MixedBatches:
         """Go to the batch that follows `step` batches from the very start."""
         self.epoch, self.batch = divmod(step, len(self))
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.mixture.samples)
-        rows = self.mixture.rows(order[self.rank :: self.world], self.epoch)
+        order = order[self.rank :: self.world]
+        rows = np.concatenate(
+            [self.mixture.rows(order, self.epoch), (order + self.epoch * self.mixture.samples)[:, None]], axis=1
+        )
         first, self.batch, self.epoch = self.batch, 0, self.epoch + 1
         for k in range(first, len(self)):
             chunk = rows[k * self.batch_size : (k + 1) * self.batch_size]
-            yield [(int(a), int(b)) for a, b in chunk]
+            yield [(int(a), int(b), int(c)) for a, b, c in chunk]
 
 
 def _table(size: int, generator: torch.Generator) -> np.ndarray:

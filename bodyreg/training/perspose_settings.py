@@ -29,10 +29,21 @@ class MixSettings:
     """Let the turned camera aim beside the person by up to a tenth of the box."""
     folder: str = "data"
     """Where `bodyreg prepare` wrote the indexed files."""
+    roots: dict[str, str] = field(default_factory=dict)
+    """Folder of each set's download by the set's name; default: the folder of that name beside the indexed files."""
+    workers: int = 0
+    """Processes that read pictures; 0 reads in the training process."""
 
     def shares(self) -> list[float]:
         """Shares in the order of the published tables."""
         return [self.h36m, self.coco, self.mpi3dhp, self.pw3d, self.bedlam_train, self.bedlam_val]
+
+    def files(self) -> dict[str, str]:
+        """Names of the indexed files by set, in the same order."""
+        return {
+            "h36m": "h36m_train.npz", "coco": "coco_train2017.npz", "mpi3dhp": "mpi3dhp_train_v2.npz",
+            "pw3d": "pw3d_train.npz", "bedlam_train": "bedlam_train.npz", "bedlam_val": "bedlam_val.npz",
+        }  # fmt: skip
 
 
 @dataclass
@@ -58,6 +69,10 @@ class PersPoseRun:
 
     epochs: int = 100
     """The published checkpoints stop early: 3DPW after 16, MPI-INF-3DHP with BEDLAM after 35."""
+    steps: int | None = None
+    """Steps in all, instead of `epochs`."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints an interrupted run resumes from."""
     seed: int = 0
     precision: str = "16-mixed"
     """Lightning's name of the arithmetic: 16-mixed, bf16-mixed or 32-true."""
