@@ -41,6 +41,11 @@ def train(source: str | Path, overrides: Iterable[str] = (), *, progress: bool =
     Raises:
         ValueError: settings that no run could end well with, or weights that have diverged.
     """
+    overrides = list(overrides)
+    if _is_published_perspose(source):
+        from bodyreg.training.perspose import train_perspose
+
+        return train_perspose(source, overrides, progress=progress)
     settings = config.load(RegressorSettings, source, overrides)
     settings.check()
     run, data = settings.run, settings.data
@@ -104,3 +109,15 @@ def _quiet_lightning() -> Iterator[None]:
 
 def _is_terminal() -> bool:
     return sys.stderr.isatty()
+
+
+def _is_published_perspose(source: str | Path) -> bool:
+    """Does a configuration describe the published recipe, which has settings of its own?"""
+    import yaml
+
+    try:
+        content = yaml.safe_load(config.find_config(source).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return False  # what is wrong with the file is said where it is loaded
+    model = content.get("model") if isinstance(content, dict) else None
+    return isinstance(model, dict) and model.get("name") == "perspose"
