@@ -35,8 +35,8 @@ class NdcCamera:
 
     def select(self, index: int) -> NdcCamera:
         """The camera at one place of the batch, as a batch of one."""
-        parts = (self.R, self.T, self.focal, self.principal)
-        return NdcCamera(*(part[index : index + 1] for part in parts), perspective=self.perspective)
+        one = slice(index, index + 1)
+        return NdcCamera(self.R[one], self.T[one], self.focal[one], self.principal[one], self.perspective)
 
     def view(self, points_world: Tensor) -> Tensor:
         """(B, N, 3) points in the world to the view frame (x left, y up, z forward)."""

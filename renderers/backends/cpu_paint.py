@@ -14,8 +14,8 @@ import torch
 from numba import float32
 from torch import Tensor
 
-from renderers.backends.cpu_fragments import _edge
 from renderers.backends.cpu_silhouette import gather_slots, prepare, require_float32
+from renderers.backends.geometry import edge
 from renderers.backends.jit import kernel
 from renderers.backends.tiles import (
     FACE,
@@ -23,6 +23,7 @@ from renderers.backends.tiles import (
     add_distance_gradient,
     distance_row,
     drop_rival,
+    exact,
     load,
     tile_chunks,
 )
@@ -66,9 +67,22 @@ def _rules(blend: Blend) -> Rules:
     ends = (blend.znear, blend.zfar) if blend.cut_depth else (-np.inf, np.inf)
     front = 0 if blend.cull == "none" else (-1 if blend.front_clockwise else 1)
     numbers = (blend.blur, 1 / blend.sigma, 1 / (blend.gamma * span), blend.zfar - blend.background_zeta * span)
-    floats = [np.float32(x) for x in (*numbers, blend.background_least, *ends)]
+    blur, scale, sharp, limit, least, near, far = (np.float32(x) for x in (*numbers, blend.background_least, *ends))
     screen = blend.screen_attributes or not blend.perspective
-    return Rules(*floats, front, blend.perspective, screen, blend.unit_weights, blend.detach_bary)
+    return Rules(
+        blur=blur,
+        scale=scale,
+        sharp=sharp,
+        limit=limit,
+        least=least,
+        near=near,
+        far=far,
+        front=front,
+        perspective=blend.perspective,
+        screen=screen,
+        unit=blend.unit_weights,
+        detach=blend.detach_bary,
+    )
 
 
 class _Paint(torch.autograd.Function):
@@ -129,11 +143,11 @@ class _Paint(torch.autograd.Function):
 @kernel
 def _surface(px, py, v, rules, n, c):
     # Depth at the point; n: weights of the corners on the screen; c: weights of their attributes.
-    area = float32(np.float64(_edge(v[2, 0], v[2, 1], v[0, 0], v[0, 1], v[1, 0], v[1, 1])) + 1e-8)
+    area = float32(np.float64(edge(v[2, 0], v[2, 1], v[0, 0], v[0, 1], v[1, 0], v[1, 1])) + 1e-8)
     total = _ZERO
     for i in range(3):
         a, b = (i + 1) % 3, (i + 2) % 3
-        n[i] = max(_edge(px, py, v[a, 0], v[a, 1], v[b, 0], v[b, 1]) / area, _ZERO)
+        n[i] = max(edge(px, py, v[a, 0], v[a, 1], v[b, 0], v[b, 1]) / area, _ZERO)
         if rules.unit:
             n[i] = min(n[i], _ONE)
         total += n[i]
@@ -163,7 +177,7 @@ def _list_pairs(faces, pairs, x, ys, r0, rows, columns, begin, end, entry_face, 
         f = entry_face[entry]
         v = faces[f]
         load(v, g)
-        turn = _edge(v[0, 0], v[0, 1], v[1, 0], v[1, 1], v[2, 0], v[2, 1])
+        turn = edge(v[0, 0], v[0, 1], v[1, 0], v[1, 1], v[2, 0], v[2, 1])
         colourless = (rules.front > 0 and turn < _ZERO) or (rules.front < 0 and turn > _ZERO)
         low = min(v[0, 1], v[1, 1], v[2, 1]) - radius
         high = max(v[0, 1], v[1, 1], v[2, 1]) + radius
@@ -172,16 +186,16 @@ def _list_pairs(faces, pairs, x, ys, r0, rows, columns, begin, end, entry_face, 
             what = np.concatenate((what, np.empty_like(what)))
             weights = np.concatenate((weights, np.empty_like(weights)))
         for r in range(rows):
-            py = ys[r0 + r]
+            py = ys[0, r0 + r]
             if py < low or py > high:
                 continue
-            distance_row(g, x, py, rules.blur, row)
+            distance_row(g, x, ys, r0 + r, rules.blur, row)
             if len(pairs) > 0 and pairs[f] >= 0:
-                drop_rival(f < pairs[f], faces[pairs[f]], x, py, rules.blur, row, g_other, other)
+                drop_rival(f < pairs[f], faces[pairs[f]], x, ys, r0 + r, rules.blur, row, g_other, other)
             for c in range(columns):
                 if row[c] >= _FAR or wanted[r, c] == 0:
                     continue
-                depth = _surface(x[c], py, v, rules, n, weights[count])
+                depth = _surface(x[0, c], py, v, rules, n, weights[count])
                 if colourless or depth < rules.near or depth > rules.far:
                     depth = _FAR
                 where[count, 0], where[count, 1] = r * SIDE + c, entry
@@ -199,7 +213,7 @@ def _sigmoid(x):
 def _forward(
     faces, attributes, back, pairs, xs, ys, tile0, tile1, tile_begin, entry_face, rules, colour, missed, total, nearest
 ):
-    across, channels, corners = len(xs) // SIDE, len(back), attributes.shape[1]
+    across, channels, corners = xs.shape[1] // SIDE, len(back), attributes.shape[1]
     where = np.empty((4 * SIDE * SIDE, 2), np.int64)
     what = np.empty((4 * SIDE * SIDE, 2), np.float32)
     weights = np.empty((4 * SIDE * SIDE, 3), np.float32)
@@ -208,11 +222,12 @@ def _forward(
     front = np.empty(SIDE * SIDE, np.float32)
     mass = np.empty(SIDE * SIDE, np.float32)
     sums = np.empty((SIDE * SIDE, channels), np.float32)
+    x = np.empty((2, SIDE), np.float32)
     for tile in range(tile0, tile1):
         r0, c0 = tile // across * SIDE, tile % across * SIDE
-        rows, columns = min(SIDE, len(ys) - r0), min(SIDE, missed.shape[1] - c0)
+        rows, columns = min(SIDE, ys.shape[1] - r0), min(SIDE, missed.shape[1] - c0)
         begin, end = tile_begin[tile], tile_begin[tile + 1]
-        x = xs[c0 : c0 + SIDE]
+        x[:] = xs[:, c0 : c0 + SIDE]
         where, what, weights, count = _list_pairs(
             faces, pairs, x, ys, r0, rows, columns, begin, end, entry_face, rules, everywhere, where, what, weights
         )
@@ -276,7 +291,7 @@ def _backward(
     slots,
     attribute_slots,
 ):
-    across, channels, corners = len(xs) // SIDE, colour.shape[2], attributes.shape[1]
+    across, channels, corners = xs.shape[1] // SIDE, colour.shape[2], attributes.shape[1]
     where = np.empty((4 * SIDE * SIDE, 2), np.int64)
     what = np.empty((4 * SIDE * SIDE, 2), np.float32)
     weights = np.empty((4 * SIDE * SIDE, 3), np.float32)
@@ -286,11 +301,12 @@ def _backward(
     n = np.empty(3, np.float32)
     c3 = np.empty(3, np.float32)
     sums = np.empty(9, np.float64)
+    x = np.empty((2, SIDE), np.float32)
     for tile in range(tile0, tile1):
         r0, c0 = tile // across * SIDE, tile % across * SIDE
-        rows, columns = min(SIDE, len(ys) - r0), min(SIDE, missed.shape[1] - c0)
+        rows, columns = min(SIDE, ys.shape[1] - r0), min(SIDE, missed.shape[1] - c0)
         begin, end = tile_begin[tile], tile_begin[tile + 1]
-        x = xs[c0 : c0 + SIDE]
+        x[:] = xs[:, c0 : c0 + SIDE]
         for r in range(rows):
             for c in range(columns):
                 gc = grad_colour[r0 + r, c0 + c]
@@ -310,7 +326,7 @@ def _backward(
             r, c = r0 + p // SIDE, c0 + p % SIDE
             f, slot = entry_face[entry], entry_slot[entry]
             v = faces[f]
-            px, py = x[p % SIDE], ys[r]
+            px, py = x[0, p % SIDE], ys[0, r]
             cover = _sigmoid(-what[k, 0] * rules.scale)
             # To the signed distance: through alpha, and through the weight in the colour.
             slope = -np.float64(grad_alpha[r, c]) * missed[r, c] * cover * rules.scale
@@ -336,7 +352,7 @@ def _backward(
             if slope != 0.0:
                 if what[k, 0] < _ZERO:
                     slope = -slope
-                add_distance_gradient(np.float64(px), np.float64(py), v, slope, sums)
+                add_distance_gradient(exact(x, p % SIDE), exact(ys, r), v, slope, sums)
             if k + 1 == count or where[k + 1, 1] != entry:
                 for i in range(9):
                     slots[slot, i] = sums[i]
@@ -349,7 +365,7 @@ def _surface_gradient(px, py, v, rules, share, dots, corners, grad_depth, n, c, 
     z = np.float64(_surface(px, py, v, rules, n, c))
     total, mean = 0.0, 0.0
     x, y = np.float64(px), np.float64(py)
-    area = np.float64(_edge(v[2, 0], v[2, 1], v[0, 0], v[0, 1], v[1, 0], v[1, 1])) + 1e-8
+    area = np.float64(edge(v[2, 0], v[2, 1], v[0, 0], v[0, 1], v[1, 0], v[1, 1])) + 1e-8
     if not rules.screen and corners == 3:
         for i in range(3):
             grad_depth += share * dots[i] * n[i] / v[i, 2]
@@ -379,13 +395,13 @@ def _surface_gradient(px, py, v, rules, share, dots, corners, grad_depth, n, c, 
         return
     for i in range(3):
         a, b = (i + 1) % 3, (i + 2) % 3
-        w = _edge(x, y, np.float64(v[a, 0]), np.float64(v[a, 1]), np.float64(v[b, 0]), np.float64(v[b, 1])) / area
+        w = edge(x, y, np.float64(v[a, 0]), np.float64(v[a, 1]), np.float64(v[b, 0]), np.float64(v[b, 1])) / area
         m = max(w, 0.0)
         total += min(m, 1.0) if rules.unit else m
     darea = 0.0
     for i in range(3):
         a, b = (i + 1) % 3, (i + 2) % 3
-        w = _edge(x, y, np.float64(v[a, 0]), np.float64(v[a, 1]), np.float64(v[b, 0]), np.float64(v[b, 1])) / area
+        w = edge(x, y, np.float64(v[a, 0]), np.float64(v[a, 1]), np.float64(v[b, 0]), np.float64(v[b, 1])) / area
         if w < 0.0 or (rules.unit and w > 1.0):
             continue
         gn = g0 if i == 0 else (g1 if i == 1 else g2)

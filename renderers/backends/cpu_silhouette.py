@@ -22,6 +22,7 @@ from renderers.backends.tiles import (
     bin_faces,
     distance_row,
     drop_rival,
+    exact,
     load,
     tile_chunks,
 )
@@ -49,7 +50,10 @@ def require_float32(face_verts: Tensor) -> Tensor:
 
 
 def prepare(face_verts: Tensor, scene: Scene, blend: Blend, threads: int):
-    """Arrays for the kernels: faces, pairs, pixel columns (padded to whole tiles), pixel rows, bins."""
+    """Arrays for the kernels: faces, pairs, pixel columns (padded to whole tiles), pixel rows, bins.
+
+    Columns and rows are (2, n) float32: the coordinate of the centre and what rounding left of it.
+    """
     from renderers.rasterize import pixel_centres
 
     h, w = scene.size_hw
@@ -58,7 +62,10 @@ def prepare(face_verts: Tensor, scene: Scene, blend: Blend, threads: int):
     xs, ys = pixel_centres(w, h).numpy(), pixel_centres(h, w).numpy()
     turn = 0 if blend.cull != "all" else (-1 if blend.front_clockwise else 1)
     bins = bin_faces(faces, scene.counts, xs, ys, blend.blur, turn, threads)
-    return faces, pairs, np.pad(xs, (0, -w % SIDE), constant_values=1e6), ys, bins
+    exact_x, exact_y = pixel_centres(w, h, torch.float64).numpy(), pixel_centres(h, w, torch.float64).numpy()
+    columns = np.stack([xs, (exact_x - xs).astype(np.float32)])
+    rows = np.stack([ys, (exact_y - ys).astype(np.float32)])
+    return faces, pairs, np.pad(columns, ((0, 0), (0, -w % SIDE)), constant_values=1e6), rows, bins
 
 
 class _Silhouette(torch.autograd.Function):
@@ -113,18 +120,19 @@ def gather_slots(bins, slots: list[np.ndarray], counts: list[int], threads: int)
 
 @kernel
 def _forward(faces, pairs, xs, ys, tile0, tile1, tile_begin, entry_face, blur, scale, missed):
-    across = len(xs) // SIDE
+    across = xs.shape[1] // SIDE
     product = np.empty((SIDE, SIDE), np.float32)
     row = np.empty(SIDE, np.float32)
     other = np.empty(SIDE, np.float32)
     g = np.empty(FACE, np.float32)
     g_other = np.empty(FACE, np.float32)
     radius = np.sqrt(blur)
+    x = np.empty((2, SIDE), np.float32)
     for tile in range(tile0, tile1):
         r0, c0 = tile // across * SIDE, tile % across * SIDE
-        rows = min(SIDE, len(ys) - r0)
+        rows = min(SIDE, ys.shape[1] - r0)
         columns = min(SIDE, missed.shape[1] - c0)
-        x = xs[c0 : c0 + SIDE]
+        x[:] = xs[:, c0 : c0 + SIDE]
         product[:] = _ONE
         for entry in range(tile_begin[tile], tile_begin[tile + 1]):
             f = entry_face[entry]
@@ -133,12 +141,12 @@ def _forward(faces, pairs, xs, ys, tile0, tile1, tile_begin, entry_face, blur, s
             low = min(v[0, 1], v[1, 1], v[2, 1]) - radius
             high = max(v[0, 1], v[1, 1], v[2, 1]) + radius
             for r in range(rows):
-                py = ys[r0 + r]
+                py = ys[0, r0 + r]
                 if py < low or py > high:
                     continue
-                distance_row(g, x, py, blur, row)
+                distance_row(g, x, ys, r0 + r, blur, row)
                 if len(pairs) > 0 and pairs[f] >= 0:
-                    drop_rival(f < pairs[f], faces[pairs[f]], x, py, blur, row, g_other, other)
+                    drop_rival(f < pairs[f], faces[pairs[f]], x, ys, r0 + r, blur, row, g_other, other)
                 for c in range(SIDE):
                     if row[c] < _FAR:
                         # 1 - p; deep inside it is 0, and exp must not overflow.
@@ -150,7 +158,7 @@ def _forward(faces, pairs, xs, ys, tile0, tile1, tile_begin, entry_face, blur, s
 
 @kernel
 def _backward(faces, pairs, xs, ys, tile0, tile1, tile_begin, entry_face, entry_slot, blur, scale, missed, grad, slots):
-    across = len(xs) // SIDE
+    across = xs.shape[1] // SIDE
     # d alpha / d distance = -p prod(1 - p) / sigma: what all faces of a pixel share.
     shared = np.zeros((SIDE, SIDE), np.float32)
     row = np.empty(SIDE, np.float32)
@@ -159,11 +167,12 @@ def _backward(faces, pairs, xs, ys, tile0, tile1, tile_begin, entry_face, entry_
     g_other = np.empty(FACE, np.float32)
     total = np.empty(9, np.float64)
     radius = np.sqrt(blur)
+    x = np.empty((2, SIDE), np.float32)
     for tile in range(tile0, tile1):
         r0, c0 = tile // across * SIDE, tile % across * SIDE
-        rows = min(SIDE, len(ys) - r0)
+        rows = min(SIDE, ys.shape[1] - r0)
         columns = min(SIDE, missed.shape[1] - c0)
-        x = xs[c0 : c0 + SIDE]
+        x[:] = xs[:, c0 : c0 + SIDE]
         shared[:] = float32(0.0)
         top, bottom = SIDE, -1
         for r in range(rows):
@@ -181,19 +190,19 @@ def _backward(faces, pairs, xs, ys, tile0, tile1, tile_begin, entry_face, entry_
             high = max(v[0, 1], v[1, 1], v[2, 1]) + radius
             total[:] = 0.0
             for r in range(top, bottom + 1):
-                py = ys[r0 + r]
+                py = ys[0, r0 + r]
                 if py < low or py > high:
                     continue
-                distance_row(g, x, py, blur, row)
+                distance_row(g, x, ys, r0 + r, blur, row)
                 if len(pairs) > 0 and pairs[f] >= 0:
-                    drop_rival(f < pairs[f], faces[pairs[f]], x, py, blur, row, g_other, other)
+                    drop_rival(f < pairs[f], faces[pairs[f]], x, ys, r0 + r, blur, row, g_other, other)
                 for c in range(SIDE):
                     if row[c] < _FAR and shared[r, c] != float32(0.0):
                         p = _ONE / (_ONE + np.exp(min(row[c] * scale, float32(60.0))))
                         slope = np.float64(p * shared[r, c])
                         if row[c] < float32(0.0):
                             slope = -slope
-                        add_distance_gradient(np.float64(x[c]), np.float64(py), v, slope, total)
+                        add_distance_gradient(exact(x, c), exact(ys, r0 + r), v, slope, total)
             slot = entry_slot[entry]
             for i in range(9):
                 slots[slot, i] = total[i]

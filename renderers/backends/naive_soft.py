@@ -28,19 +28,22 @@ class _Pairs(NamedTuple):
     """(P,)."""
     point: Tensor
     """(P, 2) pixel centre, NDC."""
-    count: int
+    pixels: int
     """Pixels of the whole batch."""
 
 
 def silhouette(scene: Scene, blend: Blend) -> Tensor:
     """Back end of `renderers.soft.soft_silhouette`."""
+    dtype, scene = scene.face_verts.dtype, _precise(scene)
     pairs = _list_pairs(scene, blend)
     signed = _signed_distance(pairs.point, scene.face_verts[pairs.face])
-    return _alpha(signed, pairs, blend).reshape(len(scene.counts), *scene.size_hw)
+    return _alpha(signed, pairs, blend).reshape(len(scene.counts), *scene.size_hw).to(dtype)
 
 
 def paint(scene: Scene, attributes: Tensor, background: Tensor, blend: Blend) -> Picture:
     """Back end of `renderers.soft.soft_render`."""
+    dtype, scene = scene.face_verts.dtype, _precise(scene)
+    attributes, background = attributes.to(scene.face_verts), background.to(scene.face_verts)
     pairs = _list_pairs(scene, blend)
     corners = scene.face_verts[pairs.face]
     signed = _signed_distance(pairs.point, corners)
@@ -56,7 +59,7 @@ def paint(scene: Scene, attributes: Tensor, background: Tensor, blend: Blend) ->
     if blend.cull == "colour":
         seen &= _in_front(corners, blend)
     limit = blend.zfar - blend.background_zeta * span
-    nearest = depth.new_full((pairs.count,), limit)
+    nearest = depth.new_full((pairs.pixels,), limit)
     nearest = nearest.scatter_reduce(0, pairs.pixel, torch.where(seen, depth, limit), "amin")
     exponent = torch.where(seen, nearest[pairs.pixel] - depth, 0.0) / (blend.gamma * span)
     weight = torch.where(seen, torch.sigmoid(-signed / blend.sigma) * exponent.exp(), 0.0)
@@ -64,11 +67,18 @@ def paint(scene: Scene, attributes: Tensor, background: Tensor, blend: Blend) ->
     total = rest.index_add(0, pairs.pixel, weight)
     colour = (rest[:, None] * background).index_add(0, pairs.pixel, weight[:, None] * values) / total[:, None]
     shape = len(scene.counts), *scene.size_hw
-    return Picture(colour.reshape(*shape, len(background)), alpha.reshape(shape))
+    return Picture(colour.reshape(*shape, len(background)).to(dtype), alpha.reshape(shape).to(dtype))
+
+
+def _precise(scene: Scene) -> Scene:
+    # The oracle works in double precision, where the device has it.
+    if scene.face_verts.device.type == "mps":
+        return scene
+    return scene._replace(face_verts=scene.face_verts.double())
 
 
 def _alpha(signed: Tensor, pairs: _Pairs, blend: Blend) -> Tensor:
-    missed = signed.new_zeros(pairs.count).index_add(0, pairs.pixel, logsigmoid(signed / blend.sigma))
+    missed = signed.new_zeros(pairs.pixels).index_add(0, pairs.pixel, logsigmoid(signed / blend.sigma))
     return -torch.expm1(missed)
 
 
@@ -136,11 +146,14 @@ def _reaches(points: Tensor, which: Tensor, scene: Scene, blend: Blend) -> Tenso
     kept = signed < blend.blur
     if scene.neighbour is None:
         return kept
-    # Of two halves of a cut face, the one counts that the point is deeper inside of, or nearer to; the first where they
-    # tie. (Fragments go by the distance without sign, as their reference does, where rounding decides along the cut.)
+    # Of two halves of a cut face, the one counts that the point is deeper inside of, or nearer to; the first where
+    # they tie, as they do wherever the nearest point is a corner of both. (Fragments go by the distance without sign,
+    # as their reference does, and by rounding where that ties.)
     place = torch.full((len(scene.face_verts),), -1, device=which.device)
     place[which] = torch.arange(len(which), device=which.device)
     pair = scene.neighbour[which]
     other = torch.where(pair >= 0, place[pair], -1)
     rival = torch.where((other >= 0) & kept[:, other], signed[:, other], torch.inf)
-    return kept & ~((rival < signed) | ((rival == signed) & (pair < which)))
+    first = pair > which
+    margin = 1e-4 * torch.where(first, signed, rival).abs() + 1e-9
+    return kept & ~torch.where(first, rival < signed - margin, rival - margin <= signed)

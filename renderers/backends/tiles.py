@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from renderers.backends.cpu_fragments import _edge, _range
+from renderers.backends.geometry import edge, index_range
 from renderers.backends.jit import kernel
 from renderers.threads import map_threads
 
@@ -16,6 +16,7 @@ FACE = 24  # numbers per face, see `load`
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _FAR = np.float32(1e30)
+_NEAR_TIE, _TIE = np.float32(1e-4), np.float32(1e-9)
 
 
 class Bins(NamedTuple):
@@ -29,8 +30,6 @@ class Bins(NamedTuple):
     """(E,) place of each entry when entries are sorted by face: where its gradient goes."""
     slot_begin: np.ndarray
     """(F_mesh + 1,) slots of the mesh's face f are slot_begin[f] to slot_begin[f + 1]."""
-    box: np.ndarray
-    """(F_mesh, 4) pixel rows and columns [top, bottom, left, right) that the face reaches."""
 
 
 def bin_faces(
@@ -41,8 +40,10 @@ def bin_faces(
     blur: float,
     turn: int,
     threads: int,
+    *,
+    by_depth: bool = False,
 ) -> list[Bins]:
-    """Sort the faces of each mesh into tiles.
+    """Sort the faces of each mesh into tiles, within a tile by index, or by the depth of their nearest corner.
 
     `turn` is 1 or -1 to keep only faces whose corners run counter-clockwise or clockwise as displayed, 0 for both.
     Faces without area and those with a corner at or behind the camera are left out.
@@ -50,29 +51,32 @@ def bin_faces(
     starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
     def one(mesh: int) -> Bins:
-        return Bins(*_bin(faces, starts[mesh], starts[mesh + 1], xs, ys, np.float32(blur), turn))
+        order = np.arange(starts[mesh], starts[mesh + 1])
+        if by_depth:
+            order = order[np.argsort(faces[order, :, 2].min(1), kind="stable")]
+        return Bins(*_bin(faces, order, xs, ys, np.float32(blur), turn))
 
     return map_threads(one, range(len(counts)), threads)
 
 
 @kernel
-def _bin(faces, start, stop, xs, ys, blur, keep_turn):
+def _bin(faces, order, xs, ys, blur, keep_turn):
     across = (len(xs) + SIDE - 1) // SIDE
     down = (len(ys) + SIDE - 1) // SIDE
-    box = np.zeros((stop - start, 4), np.int32)
-    slot_begin = np.zeros(stop - start + 1, np.int64)
+    box = np.zeros((len(order), 4), np.int32)
+    slot_begin = np.zeros(len(order) + 1, np.int64)
     tile_begin = np.zeros(across * down + 1, np.int64)
     radius = np.sqrt(blur)
-    for i in range(stop - start):
-        v = faces[start + i]
+    for i in range(len(order)):
+        v = faces[order[i]]
         slot_begin[i + 1] = slot_begin[i]
-        turn = _edge(v[0, 0], v[0, 1], v[1, 0], v[1, 1], v[2, 0], v[2, 1])
+        turn = edge(v[0, 0], v[0, 1], v[1, 0], v[1, 1], v[2, 0], v[2, 1])
         if abs(np.float64(turn)) <= 1e-8 or np.float64(min(v[0, 2], v[1, 2], v[2, 2])) < 1e-8:
             continue
         if (keep_turn > 0 and turn < _ZERO) or (keep_turn < 0 and turn > _ZERO):
             continue
-        top, bottom = _range(ys, min(v[0, 1], v[1, 1], v[2, 1]) - radius, max(v[0, 1], v[1, 1], v[2, 1]) + radius)
-        left, right = _range(xs, min(v[0, 0], v[1, 0], v[2, 0]) - radius, max(v[0, 0], v[1, 0], v[2, 0]) + radius)
+        top, bottom = index_range(ys, min(v[0, 1], v[1, 1], v[2, 1]) - radius, max(v[0, 1], v[1, 1], v[2, 1]) + radius)
+        left, right = index_range(xs, min(v[0, 0], v[1, 0], v[2, 0]) - radius, max(v[0, 0], v[1, 0], v[2, 0]) + radius)
         if top >= bottom or left >= right:
             continue
         box[i, 0], box[i, 1], box[i, 2], box[i, 3] = top, bottom, left, right
@@ -82,27 +86,27 @@ def _bin(faces, start, stop, xs, ys, blur, keep_turn):
                 slot_begin[i + 1] += 1
     for t in range(across * down):
         tile_begin[t + 1] += tile_begin[t]
-    entry_face = np.empty(slot_begin[stop - start], np.int64)
-    entry_slot = np.empty(slot_begin[stop - start], np.int64)
+    entry_face = np.empty(slot_begin[len(order)], np.int64)
+    entry_slot = np.empty(slot_begin[len(order)], np.int64)
     cursor = tile_begin[:-1].copy()
-    for i in range(stop - start):
+    for i in range(len(order)):
         slot = slot_begin[i]
         if slot_begin[i + 1] == slot:
             continue
         for ty in range(box[i, 0] // SIDE, (box[i, 1] - 1) // SIDE + 1):
             for tx in range(box[i, 2] // SIDE, (box[i, 3] - 1) // SIDE + 1):
                 t = ty * across + tx
-                entry_face[cursor[t]] = start + i
+                entry_face[cursor[t]] = order[i]
                 entry_slot[cursor[t]] = slot
                 cursor[t] += 1
                 slot += 1
-    return tile_begin, entry_face, entry_slot, slot_begin, box
+    return tile_begin, entry_face, entry_slot, slot_begin
 
 
 @kernel
 def load(v, g):
     # What distances to one face need: for each edge start, direction, 1 / length^2, and the sign of the inner side.
-    turn = _edge(v[2, 0], v[2, 1], v[0, 0], v[0, 1], v[1, 0], v[1, 1])
+    turn = edge(v[2, 0], v[2, 1], v[0, 0], v[0, 1], v[1, 0], v[1, 1])
     sign = _ONE if turn > _ZERO else -_ONE
     for k in range(3):
         a, b = (0, 1) if k == 0 else ((2, 0) if k == 1 else (1, 2))
@@ -119,21 +123,23 @@ def load(v, g):
 
 
 @kernel
-def distance_row(g, xs, py, blur, out):
-    # Signed squared distance (negative inside) of the points (xs, py) to the outline; beyond the blur a huge number.
-    for c in range(len(out)):
-        px = xs[c]
-        x, y = px - g[0], py - g[1]
+def distance_row(g, xs, ys, r, blur, out):
+    # Signed squared distance (negative inside) of the points (xs, ys[r]) to the outline; beyond the blur a huge number.
+    # Pixel centres come as two numbers, value and remainder: sharp edges feel the rounding of the first.
+    py, y_rest = ys[0, r], ys[1, r]
+    for c in range(SIDE):
+        px, x_rest = xs[0, c], xs[1, c]
+        x, y = (px - g[0]) + x_rest, (py - g[1]) + y_rest
         cross0 = (x * g[3] - y * g[2]) * g[5]
         t = min(max((x * g[2] + y * g[3]) * g[4], _ZERO), _ONE)
         ex, ey = x - t * g[2] - g[6], y - t * g[3] - g[7]
         best = ex * ex + ey * ey
-        x, y = px - g[8], py - g[9]
+        x, y = (px - g[8]) + x_rest, (py - g[9]) + y_rest
         cross1 = (x * g[11] - y * g[10]) * g[5]
         t = min(max((x * g[10] + y * g[11]) * g[12], _ZERO), _ONE)
         ex, ey = x - t * g[10] - g[14], y - t * g[11] - g[15]
         best = min(best, ex * ex + ey * ey)
-        x, y = px - g[16], py - g[17]
+        x, y = (px - g[16]) + x_rest, (py - g[17]) + y_rest
         cross2 = (x * g[19] - y * g[18]) * g[5]
         t = min(max((x * g[18] + y * g[19]) * g[20], _ZERO), _ONE)
         ex, ey = x - t * g[18] - g[22], y - t * g[19] - g[23]
@@ -143,13 +149,21 @@ def distance_row(g, xs, py, blur, out):
 
 
 @kernel
-def drop_rival(own_is_first, v_other, xs, py, blur, row, g, other_row):
+def exact(centres, i):
+    # A pixel centre in double precision.
+    return np.float64(centres[0, i]) + np.float64(centres[1, i])
+
+
+@kernel
+def drop_rival(own_is_first, v_other, xs, ys, r, blur, row, g, other_row):
     # Of two halves of a face that the near plane cut, the one counts that a point is deeper inside of, or nearer to.
     load(v_other, g)
-    distance_row(g, xs, py, blur, other_row)
+    distance_row(g, xs, ys, r, blur, other_row)
     for c in range(len(row)):
         if other_row[c] < _FAR and row[c] < _FAR:
-            if other_row[c] < row[c] or (other_row[c] == row[c] and not own_is_first):
+            margin = _NEAR_TIE * abs(row[c] if own_is_first else other_row[c]) + _TIE
+            lost = other_row[c] < row[c] - margin if own_is_first else other_row[c] - margin <= row[c]
+            if lost:
                 row[c] = _FAR
 
 

@@ -74,7 +74,7 @@ def test_compiled_and_naive_in_double_precision_agree(name, z_clip, per_corner) 
         ("cpu", torch.float32, 1),
         ("cpu", torch.float32, 3),
     ):
-        faces = soup(50, 1, "plain").to(dtype)
+        faces = soup(50, 2, "plain").to(dtype)
         attributes, background = values(faces, per_corner)
         leaves = faces.requires_grad_(), attributes.requires_grad_()
         options = dict(image_size=SIZE, z_clip=z_clip, backend=backend, threads=threads)
