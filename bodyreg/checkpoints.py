@@ -22,7 +22,7 @@ __all__ = ["LoadedModel", "default_weights", "load_model", "read_header", "save_
 _FORMAT = "bodyreg-1"
 _FOREIGN = (".pth", ".pt", ".tar", ".ckpt")
 # Heads that exist only to teach the backbone are not shipped.
-_TRAINING_ONLY = ("dense_layer.",)
+TRAINING_ONLY = ("dense_layer.",)
 _BODIES = ("free", "smpl")
 # A stranger's file may ask for any network; no member of the family comes near these numbers.
 _LARGEST_NUMBER, _LONGEST_LIST, _MOST_BLOCKS = 8192, 8, 256
@@ -55,7 +55,7 @@ def save_weights(
         raise ValueError(f"The facts {taken} are written by `save_weights` itself. Give them other names.")
     tensors = {}
     for name, value in model.state_dict().items():
-        if name.startswith(_TRAINING_ONLY):
+        if name.startswith(TRAINING_ONLY):
             continue
         if value.is_floating_point():
             value = value.half()
@@ -173,7 +173,7 @@ def _fitted(settings: ModelSettings, state: dict[str, torch.Tensor], path: Path)
             model = build(settings)
     except (RuntimeError, TypeError, IndexError, ZeroDivisionError) as error:
         raise ValueError(f"{path} describes no network that can be built ({error}). Pass other weights.") from None
-    wanted = {name: value for name, value in model.state_dict().items() if not name.startswith(_TRAINING_ONLY)}
+    wanted = {name: value for name, value in model.state_dict().items() if not name.startswith(TRAINING_ONLY)}
     missing, unknown = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
     alike = {name: (wanted[name].shape, wanted[name].dtype) for name in wanted}
     wrong = sorted(name for name in set(wanted) & set(state) if alike[name] != (state[name].shape, state[name].dtype))

@@ -16,8 +16,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from bodyreg import config
 from bodyreg.body import BodyModel
-from bodyreg.checkpoints import save_weights
+from bodyreg.checkpoints import TRAINING_ONLY, save_weights
 from bodyreg.data.synthetic.prepare import ensure_shards
+from bodyreg.files import load_checkpoint
 from bodyreg.training.regressor import RegressorModule, SyntheticData
 from bodyreg.training.settings import RegressorSettings
 
@@ -62,6 +63,8 @@ def train(source: str | Path, overrides: Iterable[str] = (), *, progress: bool =
     )  # fmt: skip
     lightning.seed_everything(run.seed, verbose=False)
     module = RegressorModule(settings)
+    if run.start_from is not None:
+        start_from(module.model, run.start_from)
     people = SyntheticData(settings, BodyModel.load("free"))
     checkpoint = ModelCheckpoint(
         out / "checkpoints", save_last=True, every_n_train_steps=run.checkpoint_every, save_top_k=0,
@@ -121,3 +124,23 @@ def _is_published_perspose(source: str | Path) -> bool:
         return False  # what is wrong with the file is said where it is loaded
     model = content.get("model") if isinstance(content, dict) else None
     return isinstance(model, dict) and model.get("name") == "perspose"
+
+
+def start_from(model: torch.nn.Module, source: str | Path) -> None:
+    """Give a network the weights of a file of ours, or of a run's checkpoint; heads that only train may be absent.
+
+    Raises:
+        ValueError: the file does not fit the network.
+    """
+    state = load_checkpoint(source)
+    prefix = "model."
+    if "state_dict" in state:  # a run's checkpoint, whose module holds the network
+        state = {name[len(prefix) :]: value for name, value in state["state_dict"].items() if name.startswith(prefix)}
+    own = model.state_dict()
+    wrong = sorted(set(state) - set(own)) + [k for k in state if k in own and state[k].shape != own[k].shape]
+    missing = [name for name in own if name not in state and not name.startswith(TRAINING_ONLY)]
+    if wrong or missing:
+        raise ValueError(
+            f"{source} does not fit the network: {', '.join((wrong + missing)[:5])}. Give weights of the same settings."
+        )
+    model.load_state_dict(state, strict=False)

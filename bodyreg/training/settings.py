@@ -78,6 +78,8 @@ class RunSettings:
     validation_people: int = 512
     checkpoint_every: int = 500
     """Steps between checkpoints an interrupted run resumes from."""
+    start_from: str | None = None
+    """Weights of ours or a checkpoint of a run to begin with (fine-tuning); steps and rates begin anew."""
     out: str = "runs/perspose_small"
     """Folder of checkpoints, logs and final weights."""
     devices: int = 1

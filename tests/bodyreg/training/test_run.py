@@ -193,3 +193,15 @@ def test_stream_covers_every_step(shard_folder, free_body):
         )
         trainer = type("Trainer", (), {"global_step": 0, "global_rank": 0, "world_size": 1})()
         assert sum(1 for _ in regressor._Phases(settings, free_body, trainer)) == steps
+
+
+def test_a_run_can_begin_with_the_weights_of_another(run, here):
+    """Fine-tuning at a rate of zero gives the weights back, from a checkpoint and from a weights file of ours."""
+    first = run("run.steps=2", "run.checkpoint_every=1", "run.out=first")
+    still = ["run.steps=1", "optimiser.lr=0", "run.precision=32-true"]
+    for source in ("first/checkpoints/last.ckpt", str(first)):
+        again = run(*still, f"run.start_from={source}", f"run.out=again_{Path(source).suffix[1:]}")
+        kept = dict(load_model(again).model.named_parameters())
+        assert all(torch.equal(value, kept[name]) for name, value in load_model(first).model.named_parameters())
+    with pytest.raises(ValueError, match="does not fit the network: .* Give weights of the same settings"):
+        run("run.steps=1", f"run.start_from={first}", "run.out=other", "model.map_channels=16")
