@@ -326,6 +326,7 @@ def _select_columns(arrays: BodyArrays, num_betas: int | None, kid: bool) -> tup
     wanted = num_betas - int(kid)
     if not 0 <= wanted <= stored:
         raise ValueError(f"{num_betas} betas were asked of a body with {stored} shape components"
-                         f"{' and a kid column' if kid else ''}. Ask for at most {stored + int(kid)}.")
+                         f"{' and a kid column' if kid else ''}. Ask for at most {stored + int(kid)}, or bring a "
+                         "file with more (SMPL v1.1.0 has 300).")
     columns = arrays.shapedirs[:, :, :wanted]
     return (np.concatenate([columns, kid_column(arrays)], 2) if kid else columns), kid

@@ -89,7 +89,7 @@ class Regressor:
         bfloat16: run the network (never the decoding or the body) in bfloat16.
 
     Raises:
-        ValueError: the weights belong to another body.
+        ValueError: the weights belong to another body, or the body's shape numbers are not those they speak of.
     """
 
     def __init__(
@@ -106,6 +106,11 @@ class Regressor:
             raise ValueError(
                 f"The network regresses {loaded.settings.num_betas} betas and the body takes {body.num_betas}. Load "
                 f"the body with num_betas={loaded.settings.num_betas}."
+            )
+        if body.has_kid:
+            raise ValueError(
+                f"The network regresses {body.num_betas} shape components of SMPL, and the last one of this body is its "
+                f"child template. Bring an SMPL file with at least {body.num_betas} components (v1.1.0 has 300)."
             )
         self.device = choose_device(device)
         self.model: Any = loaded.model.to(self.device).eval()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 from bodyreg.body import BodyModel
 from bodyreg.cameras import project
-from bodyreg.checkpoints import load_model
+from bodyreg.checkpoints import load_model, save_weights
+from bodyreg.inference.folder import load_regressor
 from bodyreg.inference.regress import Regressor, check_body, choose_device
 from bodyreg.inverse_kinematics import inverse_kinematics
 from bodyreg.models.perspose import normalise_image
+from bodyreg.models.registry import ModelSettings, build
 
 K_CROP = np.array([[[110.0, 0, 32], [0, 110, 32], [0, 0, 1]], [[60.0, 0, 30], [0, 60, 35], [0, 0, 1]]])
 
@@ -91,6 +95,26 @@ def test_weights_of_smpl_never_meet_the_free_body(tiny_smpl_weights, free_body):
 def test_a_body_of_other_shape_numbers_is_refused(tiny_weights):
     with pytest.raises(ValueError, match="num_betas=10"):
         Regressor(load_model(tiny_weights), BodyModel.load("free", num_betas=4), "cpu")
+
+
+def test_a_kid_column_is_not_taken_for_the_last_shape_component(tmp_path, make_smpl_arrays, monkeypatch):
+    """A file of ten components with a child template gives eleven numbers, of which the last means something else."""
+    settings = ModelSettings(widths=[8, 8, 16, 16], depths=[1, 1, 1, 1], map_channels=8, crop_size=64, num_betas=11)
+    save_weights(tmp_path / "eleven.safetensors", build(settings), settings, body="smpl")
+    monkeypatch.setenv("BODYREG_DATA", str(tmp_path))
+    load = partial(load_regressor, weights=tmp_path / "eleven.safetensors", body="smpl", device="cpu")
+
+    arrays = make_smpl_arrays(ring=6888, components=10)
+    np.savez(tmp_path / "SMPL_NEUTRAL.npz", **arrays)
+    with pytest.raises(ValueError, match="child template.*at least 11 components"):
+        load()
+    del arrays["kid_template"]
+    np.savez(tmp_path / "SMPL_NEUTRAL.npz", **arrays)
+    with pytest.raises(ValueError, match="11 betas.*10 shape components.*file with more"):
+        load()
+    np.savez(tmp_path / "SMPL_NEUTRAL.npz", **make_smpl_arrays(ring=6888, components=12))
+    body = load().body
+    assert body.name == "smpl" and body.num_betas == 11 and not body.has_kid
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "warp9"])
