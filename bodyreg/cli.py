@@ -30,12 +30,37 @@ class _Commands(TyperGroup):
             _fail("Interrupted. What was finished is on disk; run again with --resume to go on.", code=130)
 
 
+# An empty line between examples keeps each on its own line of the help.
+_EXAMPLES = """Examples:
+
+bodyreg infer photos --out results
+
+bodyreg infer photos --out results --boxes boxes.json --formats obj,glb
+
+bodyreg export results --out meshes --formats ply
+
+bodyreg train perspose_small run.steps=10000
+
+bodyreg evaluate --people 256
+"""
+_INFER_EXAMPLES = """Examples:
+
+bodyreg infer photos --out results
+
+bodyreg infer photos --out results --people whole --focal-mm 26
+
+bodyreg infer photos --out results --intrinsics K.json --no-overlay --resume
+
+bodyreg infer photos --out results --model perspose --weights FILE --body smpl
+"""
+
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Photographs in, posed SMPL bodies out.",
+    epilog=_EXAMPLES,
 )
 prepare_app = typer.Typer(no_args_is_help=True, help="Prepare data sets for training.")
 app.add_typer(prepare_app, name="prepare")
@@ -64,7 +89,7 @@ def options(
     logging.getLogger("bodyreg").setLevel(logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING)
 
 
-@app.command()
+@app.command(epilog=_INFER_EXAMPLES)
 def infer(
     photos: Annotated[Path, typer.Argument(help="Folder of photographs, or one photograph.")],
     out: Annotated[Path, typer.Option(help="Folder of the results.")],

@@ -138,6 +138,20 @@ def test_only_commands_that_exist_are_listed():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("line", ["--help", "infer --help"])
+def test_help_ends_with_examples_that_can_be_typed(line, monkeypatch):
+    module = importlib.import_module("bodyreg.inference.folder")
+    monkeypatch.setattr(module, "infer_folder", lambda *_, **__: RETURNS["infer_folder"])
+    text = run(line).output.partition("Examples:")[2]
+    examples = [example.strip().removeprefix("bodyreg ") for example in text.splitlines() if example.strip()]
+    assert len(examples) >= 4
+    for example in examples:
+        command, *_ = example.split()
+        assert run(f"{command} --help").exit_code == 0
+        if command == "infer":
+            assert run(example).exit_code == 0, example
+
+
 def test_models_and_doctor_run():
     assert "perspose_small" in run("models").output
     report = run("doctor")
