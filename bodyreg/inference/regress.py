@@ -109,8 +109,8 @@ class Regressor:
             )
         if body.has_kid:
             raise ValueError(
-                f"The network regresses {body.num_betas} shape components of SMPL, and the last one of this body is its "
-                f"child template. Bring an SMPL file with at least {body.num_betas} components (v1.1.0 has 300)."
+                f"The network regresses {body.num_betas} shape components of SMPL, and the last one of this body is "
+                f"its child template. Bring an SMPL file with at least {body.num_betas} components (v1.1.0 has 300)."
             )
         self.device = choose_device(device)
         self.model: Any = loaded.model.to(self.device).eval()
