@@ -55,6 +55,7 @@ def make_card(weights: Path, run: Path, overrides: list[str], scores: list[Path]
         "seed": int(header.get("seed", settings.run.seed)),
         "trained_steps": steps,
         "pictures_seen": pictures,
+        "history": header.get("history", ""),
         "config": plain,
         "measured": [{"data": record["data"], "scores": record["scores"]} for record in measured],
     }
@@ -77,6 +78,7 @@ def to_markdown(card: dict[str, Any]) -> str:
         f"{run['precision']}, AdamW {options['lr']:g} |",
         f"| crops | {', '.join(str(size) for size in data['crop_sizes'])} px in training, "
         f"{card['config']['model']['crop_size']} px at inference |",
+        *([f"| history | {card['history']} |"] if card["history"] else []),
         "",
         "Errors in millimetres; the mean pose is a constant that knows nothing of the picture.",
     ]
