@@ -69,5 +69,13 @@ def load_bodies(genders: tuple[str, ...]) -> dict[str, BodyModel]:
 
     Raises:
         MissingFileError: not found; the message lists the places searched.
+        ValueError: a file has fewer components.
     """
-    return {gender: BodyModel.load("smpl", gender, 11) for gender in genders}
+    bodies = {gender: BodyModel.load("smpl", gender, 11) for gender in genders}
+    for gender, body in bodies.items():
+        if body.has_kid:
+            raise ValueError(
+                f"The {gender} SMPL file has ten shape components, and the eleventh number would be its child "
+                "template. Bring a file with at least 11 (v1.1.0 has 300)."
+            )
+    return bodies

@@ -16,7 +16,7 @@ from bodyreg import skeletons
 from bodyreg.body import BodyModel
 from bodyreg.cli import app
 from bodyreg.data import bedlam
-from bodyreg.data.prepare import DATASETS, prepare_dataset
+from bodyreg.data.prepare import DATASETS, load_bodies, prepare_dataset
 from bodyreg.data.released import prepare_released
 from bodyreg.data.sample import SampleTable, write_table
 from bodyreg.files import MissingFileError
@@ -223,6 +223,16 @@ def test_every_data_set_has_its_command(tmp_path, name):
 def test_an_incomplete_download_says_what_is_missing_and_where_it_is(tmp_path, name):
     with pytest.raises(MissingFileError, match=r"nothing matches .*http"):
         prepare_dataset(name, tmp_path, tmp_path, bodies={})
+
+
+def test_smpl_needs_eleven_components_of_its_own(tmp_path, make_smpl_arrays, monkeypatch):
+    """A child template must not stand in for the component that a file of ten lacks."""
+    monkeypatch.setenv("BODYREG_DATA", str(tmp_path))
+    np.savez(tmp_path / "SMPL_MALE.npz", **make_smpl_arrays(components=10))
+    with pytest.raises(ValueError, match="male .*child template.*at least 11"):
+        load_bodies(("male",))
+    np.savez(tmp_path / "SMPL_MALE.npz", **make_smpl_arrays(components=11))
+    assert load_bodies(("male",))["male"].num_betas == 11
 
 
 def test_unknown_names_and_parts(tmp_path):
