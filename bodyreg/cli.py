@@ -197,6 +197,11 @@ def evaluate(
 
     settings = load(RegressorSettings, config, overrides or [])
     loaded = load_model(weights or default_weights(model or settings.model.name))
+    if loaded.body != "free":
+        raise ValueError(
+            f"The held-out people have the free body, and these weights speak of {loaded.body!r}. Give weights trained "
+            "on the free body."
+        )
     held_out, wanted = data or Path(settings.data.held_out), people or settings.data.held_out_people
     ensure_shards(held_out, max(wanted, settings.data.held_out_people), needed=wanted, motion=settings.data.motion,
                   held_out=True)  # fmt: skip

@@ -101,6 +101,9 @@ def test_evaluate_prints_and_writes_scores(monkeypatch, tmp_path):
     ]
     result = run([*line, "--data", "elsewhere", "--weights", str(tmp_path / "w.safetensors")])
     assert result.exit_code == 0 and calls[-1][2] == Path("elsewhere") == rendered[-1][0]
+    save_weights(tmp_path / "smpl.safetensors", build(settings), settings, body="smpl")
+    result = run([*line, "--weights", str(tmp_path / "smpl.safetensors")])
+    assert result.exit_code == 1 and "have the free body" in result.stderr and len(calls) == 2
     result = run([*line, "--weights", "nowhere.safetensors"])
     assert result.exit_code == 1 and "no weights file" in result.stderr
 
