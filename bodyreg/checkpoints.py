@@ -115,7 +115,7 @@ def load_model(weights: str | Path) -> LoadedModel:
     if body not in _BODIES:
         raise ValueError(f"{path} was trained on an unknown body {body[:40]!r}. Known: {', '.join(_BODIES)}.")
     state = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
-    model = _fitted(settings, state, path)
+    model: Any = _fitted(settings, state, path)  # the stubs know no memory_format
     return LoadedModel(model.to(memory_format=torch.channels_last), settings, sha256_file(path), body)
 
 
@@ -186,5 +186,5 @@ def _fitted(settings: ModelSettings, state: dict[str, torch.Tensor], path: Path)
         raise ValueError(f"{path} holds numbers that are not finite in {broken[:5]}. Fetch or train the weights again.")
     model.load_state_dict(state, strict=False, assign=True)
     if hasattr(model, "dense_layer"):
-        model.dense_layer = None
+        model.register_module("dense_layer", None)
     return model.eval().requires_grad_(False)

@@ -50,7 +50,7 @@ def prepare(root: str | Path, out: str | Path, bodies: Bodies, split: str = "tra
     rows = []
     for key in sorted(videos):
         frames = sorted(videos[key], key=lambda entry: entry[0])
-        rows += [_row(*rest, bodies) for frame, *rest in frames if (frame - frames[0][0]) % _EVERY == 0]
+        rows += [_row(image, label, bodies) for frame, image, label in frames if (frame - frames[0][0]) % _EVERY == 0]
     return write_table(out, "h36m", split, "smpl", rows)
 
 

@@ -99,15 +99,15 @@ class PersPoseCrops(torch.utils.data.Dataset):
             return item, crop
         if sample.kind == "joints":
             crop = self._crop(sample, sample.box_xywh, None, a)
-            joints = crop.crop_from_cam(sample.joints17.astype(np.float64))
+            joints = crop.crop_from_cam(np.asarray(sample.joints17, np.float64))
             _fill(item, joints17_3dhp=joints, K_crop=crop.K_crop, is_3dhp=True, height=sample.height)
             return item, crop
 
-        body = self.bodies[sample.gender]
+        body, theta = self.bodies[sample.gender], np.asarray(sample.theta)
         betas = np.zeros(body.num_betas, np.float32)
-        betas[: min(11, body.num_betas)] = sample.betas[: body.num_betas]
+        betas[: min(11, body.num_betas)] = np.asarray(sample.betas)[: body.num_betas]
         with torch.no_grad():
-            inputs = (betas, sample.theta[1:].reshape(-1), sample.theta[0], sample.transl)
+            inputs = (betas, theta[1:].reshape(-1), theta[0], sample.transl)
             shape, *rest = (torch.as_tensor(np.asarray(x, np.float32))[None] for x in inputs)
             posed = body(shape, *rest)
             rest_vertices = body.rest_vertices(shape)[0]
@@ -120,7 +120,7 @@ class PersPoseCrops(torch.utils.data.Dataset):
         _fill(
             item, K_crop=crop.K_crop, is_smpl=True, is_bedlam=sample.source == "bedlam", joints24=turned(joints24),
             joints17=turned(joints17.double().numpy()), vertices=turned(vertices), twist=turned(twist.double().numpy()),
-            leaf=matrix_from_aa(torch.as_tensor(sample.theta[list(LEAF_JOINTS)])).numpy(), betas=betas,
+            leaf=matrix_from_aa(torch.as_tensor(theta[list(LEAF_JOINTS)])).numpy(), betas=betas,
             height=float(rest_vertices[:, 1].max() - rest_vertices[:, 1].min()),
         )  # fmt: skip
         return item, crop
@@ -158,7 +158,8 @@ def _box_of(vertices: np.ndarray, sample: Sample) -> np.ndarray:
     ahead = px[:, 2] > 1e-3
     if not ahead.any():
         return sample.box_xywh
-    px = np.clip(px[ahead, :2] / px[ahead, 2:], *(f * max(sample.size_hw) for f in _FARTHEST_BOX))
+    least, most = (f * max(sample.size_hw) for f in _FARTHEST_BOX)
+    px = np.clip(px[ahead, :2] / px[ahead, 2:], least, most)
     low, high = px.min(0), px.max(0)
     return np.concatenate([low, high - low]) if (high - low > 1).all() else sample.box_xywh
 

@@ -7,7 +7,7 @@ data set does not have are columns that are not there.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ KINDS = ("smpl", "joints", "keypoints")
 _FORMAT = "bodyreg-samples-1"
 
 # Column -> shape of a row and type; those every file has, and those of each kind.
-_COMMON = {"image": ((), np.bytes_), "size_hw": ((2,), np.int32), "box_xywh": ((4,), np.float32)}
-_OF_KIND = {
+_Column = tuple[tuple[int, ...], type]
+_COMMON: dict[str, _Column] = {"image": ((), np.bytes_), "size_hw": ((2,), np.int32), "box_xywh": ((4,), np.float32)}
+_OF_KIND: dict[str, dict[str, _Column]] = {
     "smpl": {
         "K": ((3, 3), np.float64), "gender": ((), np.uint8), "theta": ((24, 3), np.float32),
         "betas": ((11,), np.float32), "transl": ((3,), np.float32), "seen": ((), np.bool_),
@@ -107,7 +108,7 @@ class SampleTable:
         return (self[i] for i in range(len(self)))
 
 
-def write_table(path: str | Path, source: str, split: str, kind: str, rows: list[Mapping[str, Any]]) -> Path:
+def write_table(path: str | Path, source: str, split: str, kind: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write rows (see `Sample` for their keys) as one indexed file.
 
     Args:
@@ -121,7 +122,7 @@ def write_table(path: str | Path, source: str, split: str, kind: str, rows: list
         raise ValueError(f"There is no kind of sample {kind!r}. Known: {', '.join(KINDS)}.")
     if not rows:
         raise ValueError(f"Nothing of {source} ({split}) is left to write. Check that the download is complete.")
-    columns: dict[str, np.ndarray] = {}
+    columns: dict[str, Any] = {}
     for name, (shape, dtype) in {**_COMMON, **_OF_KIND[kind]}.items():
         try:
             values = [row[name] for row in rows]

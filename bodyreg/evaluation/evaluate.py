@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,6 +64,7 @@ def evaluate_synthetic(
     stream = ShardStream(
         shards, body, crop_size=loaded.settings.crop_size, batch_size=batch_size, seed=1, augment=False, bank_size=64,
     )  # fmt: skip
+    network: Any = loaded.model
     sums: dict[str, list[torch.Tensor]] = {}
     joints_true, vertices_true = [], []
 
@@ -72,7 +74,7 @@ def evaluate_synthetic(
     with torch.inference_mode():
         for batch in stream.once(people):
             image = normalise_image(batch["image"].float() / 255).contiguous(memory_format=torch.channels_last)
-            decoded = loaded.model.predict(image, batch["K_crop"])
+            decoded = network.predict(image, batch["K_crop"])
             aim = decoded.xyz[:, :24] + decoded.xyz0
             solved = inverse_kinematics(body, aim, decoded.ortho_twist, decoded.beta, decoded.leaf_rot)
             posed = body(solved.betas, solved.R_local[:, 1:], solved.R_local[:, 0], solved.transl)
@@ -150,13 +152,14 @@ def _landmarks(path: Path) -> dict[str, list[float]]:
 
 def _whole_crop(loaded: LoadedModel, body: BodyModel, rgb: np.ndarray) -> torch.Tensor:
     """(V, 3) vertices for a picture that is a person-centred crop already, in its camera's frame."""
+    network: Any = loaded.model
     camera = resolve_camera(rgb.shape[:2])
     size = loaded.settings.crop_size
     crop = make_crop(camera, np.array([0.0, 0.0, rgb.shape[1], rgb.shape[0]]), (size, size))
     image = torch.from_numpy(crop_image(rgb, crop)).permute(2, 0, 1)[None]
     with torch.inference_mode():
         K = torch.from_numpy(crop.K_crop).float()[None]
-        decoded = loaded.model.predict(normalise_image(image.float() / 255), K)
+        decoded = network.predict(normalise_image(image.float() / 255), K)
         aim = decoded.xyz[:, :24] + decoded.xyz0
         solved = inverse_kinematics(body, aim, decoded.ortho_twist, decoded.beta, decoded.leaf_rot)
         posed = body(solved.betas, solved.R_local[:, 1:], solved.R_local[:, 0], solved.transl)

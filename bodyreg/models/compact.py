@@ -6,6 +6,8 @@ a quarter of a training step and earns nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -46,8 +48,8 @@ class CompactBackbone(nn.Module):
 
     def __init__(
         self,
-        widths: tuple[int, int, int, int] = (48, 96, 192, 320),
-        depths: tuple[int, int, int, int] = (2, 2, 3, 2),
+        widths: Sequence[int] = (48, 96, 192, 320),
+        depths: Sequence[int] = (2, 2, 3, 2),
         map_channels: int = 64,
     ) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ backbone more to learn from in training.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -108,7 +108,7 @@ class PersPose(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Any,
         num_betas: int = 11,
         *,
         joint_pooling: bool = False,
@@ -144,7 +144,8 @@ class PersPose(nn.Module):
         Returns:
             Raw head outputs, float32.
         """
-        rays = perspective_encoding(K_crop, image.shape[-2:], self.stride, known=known).to(image.dtype)
+        size_hw = (image.shape[-2], image.shape[-1])
+        rays = perspective_encoding(K_crop, size_hw, self.stride, known=known).to(image.dtype)
         if not self.use_encoding:
             rays = torch.zeros_like(rays)
         features, vector = self.backbone(image, self.cam_layer(rays))

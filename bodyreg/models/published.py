@@ -64,7 +64,7 @@ def load_published_perspose(path: str | Path, settings: ModelSettings | None = N
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     model.load_state_dict(state, strict=True, assign=True)
     model.eval().requires_grad_(False)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,return-value]
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def load_hrnet_coco(backbone: HRNet, path: str | Path) -> HRNetStart:

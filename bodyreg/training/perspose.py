@@ -62,7 +62,8 @@ class PersPoseModule(lightning.LightningModule):
         super().__init__()
         self.settings, self.batches_per_epoch = settings, batches_per_epoch
         self.save_hyperparameters({"settings": asdict(settings)})
-        self.model = build(settings.model).to(memory_format=torch.channels_last)
+        network: Any = build(settings.model)  # the stubs know no memory_format
+        self.model = network.to(memory_format=torch.channels_last)
         # Not a part of the module: a licensed body must never end up in a checkpoint.
         self._body = [body]
 
@@ -176,6 +177,7 @@ def train_perspose(
 
     settings = config.load(PersPoseSettings, source, overrides)
     run, options = settings.run, settings.optimiser
+    precision: Any = run.precision  # the trainer checks the name
     bodies = load_bodies(("neutral", "male", "female")) if bodies is None else bodies
     tables: list[SampleTable | None] = []
     roots: list[Path] = []
@@ -195,7 +197,7 @@ def train_perspose(
     per_epoch = len(people.batches(0, run.devices))
     module = PersPoseModule(settings, bodies["neutral"], per_epoch)
     if run.hrnet_weights is not None:
-        start = load_hrnet_coco(module.model.backbone, run.hrnet_weights)  # type: ignore[arg-type]
+        start = load_hrnet_coco(module.model.backbone, run.hrnet_weights)
         log.info("%d entries of the backbone start from COCO, %d at random", len(start.copied), len(start.random))
     steps = max(1, run.epochs * per_epoch // options.accumulate) if run.steps is None else run.steps
     keep = ModelCheckpoint(
@@ -205,7 +207,7 @@ def train_perspose(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         trainer = lightning.Trainer(
-            max_steps=steps, precision=run.precision, devices=run.devices, accelerator=run.accelerator,
+            max_steps=steps, precision=precision, devices=run.devices, accelerator=run.accelerator,
             accumulate_grad_batches=options.accumulate, gradient_clip_val=options.clip,
             sync_batchnorm=run.devices > 1, logger=TensorBoardLogger(out, name="logs", version=""),
             callbacks=[keep, LearningRateMonitor()], enable_progress_bar=progress, enable_model_summary=False,

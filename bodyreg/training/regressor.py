@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 import lightning
 import torch
@@ -24,7 +25,7 @@ from bodyreg.training.settings import RegressorSettings
 __all__ = ["RegressorModule", "SyntheticData", "regressor_losses"]
 
 
-def regressor_losses(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def regressor_losses(model: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Every loss term of one training batch of `ShardStream`, not yet weighted."""
     image = normalise_image(batch["image"].float() / 255).contiguous(memory_format=torch.channels_last)
     raw = model(image, batch["K_crop"])
@@ -62,7 +63,8 @@ class RegressorModule(lightning.LightningModule):
         super().__init__()
         self.settings = settings
         self.save_hyperparameters({"settings": asdict(settings)})
-        self.model = build(settings.model).to(memory_format=torch.channels_last)
+        network: Any = build(settings.model)  # the stubs know no memory_format
+        self.model = network.to(memory_format=torch.channels_last)
         self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
@@ -95,7 +97,7 @@ class RegressorModule(lightning.LightningModule):
         # Here and not by the trainer's option, which refuses fused optimisers under mixed precision.
         torch.nn.utils.clip_grad_norm_(self.parameters(), self.settings.optimiser.clip)
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> Any:
         options = self.settings.optimiser
         decay = [p for p in self.parameters() if p.ndim > 1]
         plain = [p for p in self.parameters() if p.ndim <= 1]
@@ -126,7 +128,8 @@ class SyntheticData(lightning.LightningDataModule):
         self.settings, self.body = settings, body
 
     def train_dataloader(self) -> _Phases:
-        return _Phases(self.settings, self.body, self.trainer)
+        trainer: Any = self.trainer  # it is attached by the time it asks for data
+        return _Phases(self.settings, self.body, trainer)
 
     def val_dataloader(self) -> torch.utils.data.DataLoader:
         data, run = self.settings.data, self.settings.run
@@ -134,7 +137,7 @@ class SyntheticData(lightning.LightningDataModule):
             data.held_out, self.body, crop_size=data.crop_sizes[-1], batch_size=64, seed=1, augment=False,
             backgrounds=data.backgrounds, bank_size=64,
         )  # fmt: skip
-        batches = list(stream.once(run.validation_people))
+        batches: Any = list(stream.once(run.validation_people))
         # A bare list would be taken for many loaders of one batch each.
         return torch.utils.data.DataLoader(batches, batch_size=None)
 

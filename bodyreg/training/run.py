@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
@@ -50,6 +51,7 @@ def train(source: str | Path, overrides: Iterable[str] = (), *, progress: bool =
     settings = config.load(RegressorSettings, source, overrides)
     settings.check()
     run, data = settings.run, settings.data
+    precision: Any = run.precision  # the trainer checks the name
     out = Path(run.out)
     out.mkdir(parents=True, exist_ok=True)
     config.save(settings, out / "config.yaml")
@@ -73,7 +75,7 @@ def train(source: str | Path, overrides: Iterable[str] = (), *, progress: bool =
     bar = [RichProgressBar() if _is_terminal() else TQDMProgressBar(refresh_rate=200)] if progress else []
     with _quiet_lightning():
         trainer = lightning.Trainer(
-            max_steps=run.steps, precision=run.precision, devices=run.devices, accelerator=run.accelerator,
+            max_steps=run.steps, precision=precision, devices=run.devices, accelerator=run.accelerator,
             logger=TensorBoardLogger(out, name="logs", version=""),
             callbacks=[checkpoint, LearningRateMonitor(), *bar], val_check_interval=run.validate_every,
             check_val_every_n_epoch=None, num_sanity_val_steps=0, enable_progress_bar=progress,

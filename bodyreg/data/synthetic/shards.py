@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -124,7 +125,7 @@ def join_shards(shards: list[Shard]) -> Shard:
 
 def save_shard(path: str | Path, shard: Shard) -> None:
     """Write a shard under its final name only when it is whole."""
-    labels = {f"label/{name}": value for name, value in shard.labels.items()}
+    labels: dict[str, Any] = {f"label/{name}": value for name, value in shard.labels.items()}
     with atomic_write(path) as temporary, open(temporary, "wb") as stream:
         np.savez(stream, pixels=shard.pixels, where=shard.where, start=shard.start, **labels)
 
