@@ -209,7 +209,7 @@ def evaluate(
     header, *rows = table(scores)
     _print_rows(header, rows)
     if out is not None:
-        write_scores(out, loaded, scores, data="synthetic people, held out")
+        write_scores(out, loaded, scores, data=f"synthetic people, {held_out.name}")
 
 
 @prepare_app.command("synthetic")
