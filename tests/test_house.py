@@ -35,7 +35,8 @@ def test_every_direct_dependency_is_pinned_within_its_range():
 
 def test_nothing_of_one_machine_is_in_the_tree():
     found = []
-    machine = re.compile(r"(^|[^.\w])/(work|farm|root)/|--(extra-)?index-" + r"url|://\S*/simple\b")
+    # Written so that the pattern does not find itself.
+    machine = re.compile(r"(^|[^.\w])/(w[o]rk|f[a]rm|r[o]ot)/|--(extra-)?index-" + r"url|://\S*/s[i]mple\b")
     for path in text_files():
         for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
             if machine.search(line) and path != Path(__file__).resolve():
