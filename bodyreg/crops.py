@@ -28,9 +28,6 @@ from bodyreg.rotations import swing
 MAX_RAY_ANGLE = np.deg2rad(89.0)
 """Rays further than this from the rotated axis have no usable pixel: boxes with one are refused, points clipped."""
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 @dataclass(frozen=True)
 class Crop:
@@ -195,12 +192,6 @@ def crop_image(image: np.ndarray, crop: Crop) -> np.ndarray:
         matrix = _shift(-0.5) @ matrix @ _shift(0.5)
     h, w = crop.size_hw
     return cv2.warpPerspective(image, matrix, (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-
-
-def normalised_image(image: np.ndarray) -> torch.Tensor:
-    """(h, w, 3) uint8 RGB -> (3, h, w) float32, minus the mean and over the deviation of ImageNet."""
-    unit_range = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
-    return (unit_range - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None]
 
 
 def perspective_rotation_matrix(K: np.ndarray, centre_px: np.ndarray, aim_px: np.ndarray | None = None) -> np.ndarray:

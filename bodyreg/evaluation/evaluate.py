@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bodyreg.body import BodyModel
+from bodyreg.body import BodyModel, BodyOutput
 from bodyreg.cameras import resolve_camera
 from bodyreg.checkpoints import LoadedModel
 from bodyreg.crops import crop_image, make_crop
@@ -19,7 +19,8 @@ from bodyreg.data.synthetic.stream import ShardStream
 from bodyreg.evaluation.metrics import align, mpjpe, pa_mpjpe, point_errors, pve
 from bodyreg.files import atomic_write
 from bodyreg.inverse_kinematics import inverse_kinematics
-from bodyreg.models.perspose import normalise_image
+from bodyreg.models.decoding import Decoded
+from bodyreg.models.perspose import PersPose, normalise_image
 
 __all__ = [
     "Score",
@@ -73,11 +74,7 @@ def evaluate_synthetic(
 
     with torch.inference_mode():
         for batch in stream.once(people):
-            image = normalise_image(batch["image"].float() / 255).contiguous(memory_format=torch.channels_last)
-            decoded = network.predict(image, batch["K_crop"])
-            aim = decoded.xyz[:, :24] + decoded.xyz0
-            solved = inverse_kinematics(body, aim, decoded.ortho_twist, decoded.beta, decoded.leaf_rot)
-            posed = body(solved.betas, solved.R_local[:, 1:], solved.R_local[:, 0], solved.transl)
+            decoded, posed = _pose(network, body, batch["image"], batch["K_crop"])
             R_true, local = batch["R_global"], _local(batch["R_global"], body)
             true = body(batch["betas"], local[:, 1:], R_true[:, 0])
             joints, vertices = _rooted(true.joints, true.joints), _rooted(true.vertices, true.joints)
@@ -150,6 +147,15 @@ def _landmarks(path: Path) -> dict[str, list[float]]:
         ) from None
 
 
+def _pose(network: PersPose, body: BodyModel, image: torch.Tensor, K: torch.Tensor) -> tuple[Decoded, BodyOutput]:
+    """What the network says of (B, 3, h, w) uint8 crops, and the bodies that inverse kinematics makes of it."""
+    image = normalise_image(image.float() / 255).contiguous(memory_format=torch.channels_last)
+    decoded = network.predict(image, K)
+    aim = decoded.xyz[:, :24] + decoded.xyz0
+    solved = inverse_kinematics(body, aim, decoded.ortho_twist, decoded.beta, decoded.leaf_rot)
+    return decoded, body(solved.betas, solved.R_local[:, 1:], solved.R_local[:, 0], solved.transl)
+
+
 def _whole_crop(loaded: LoadedModel, body: BodyModel, rgb: np.ndarray) -> torch.Tensor:
     """(V, 3) vertices for a picture that is a person-centred crop already, in its camera's frame."""
     network: Any = loaded.model
@@ -159,10 +165,7 @@ def _whole_crop(loaded: LoadedModel, body: BodyModel, rgb: np.ndarray) -> torch.
     image = torch.from_numpy(crop_image(rgb, crop)).permute(2, 0, 1)[None]
     with torch.inference_mode():
         K = torch.from_numpy(crop.K_crop).float()[None]
-        decoded = network.predict(normalise_image(image.float() / 255), K)
-        aim = decoded.xyz[:, :24] + decoded.xyz0
-        solved = inverse_kinematics(body, aim, decoded.ortho_twist, decoded.beta, decoded.leaf_rot)
-        posed = body(solved.betas, solved.R_local[:, 1:], solved.R_local[:, 0], solved.transl)
+        _, posed = _pose(network, body, image, K)
     return posed.vertices[0] @ torch.from_numpy(crop.R_crop_from_cam).float()
 
 

@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bodyreg.crops import IMAGENET_MEAN, IMAGENET_STD
 from bodyreg.encoding import mirror_intrinsics, perspective_encoding
 from bodyreg.models.decoding import NUM_JOINTS, Decoded, Readout, merge, read_heads, unmirror, unproject
 
@@ -24,6 +23,9 @@ __all__ = ["DENSE_CHANNELS", "PersPose", "RawOutputs", "normalise_image", "scale
 
 DENSE_CHANNELS = 7
 """Mask logit, normal in the crop camera's frame (3), canonical position on the rest body (3)."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 UNIT_CROP = 256
 """Heads speak in pixels of a crop this wide, so that weights do not depend on the size a crop is sampled at."""

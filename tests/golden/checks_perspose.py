@@ -14,6 +14,7 @@ from bodyreg.cameras import Camera
 from bodyreg.crops import make_crop, make_crop_without_camera
 from bodyreg.data import annotations
 from bodyreg.models import decoding
+from bodyreg.models.perspose import normalise_image
 
 
 def check_geometry(golden) -> None:
@@ -68,7 +69,8 @@ def check_perspective_rotation(golden) -> None:
     small = make_crop(Camera(K, image.shape[:2]), box, (64, 48), reference_pixels=True)
     close(small.K_crop, golden.out("right_48x64/K_crop"), 1e-9, "right_48x64 K_crop")
     close(small.crop_from_full, golden.out("right_48x64/perspective_2d"), 1e-9, "right_48x64 M")
-    picture = crops.normalised_image(crops.crop_image(image, small))
+    pixels = torch.from_numpy(crops.crop_image(image, small)).permute(2, 0, 1)[None]
+    picture = normalise_image(pixels.float() / 255)[0]
     level = 1 / 255 / 0.225
     assert np.abs(picture.numpy() - golden.out("right_48x64/image_tensor")).mean() < level, "right_48x64 picture"
 
