@@ -1,8 +1,8 @@
 """Clothing labels by name: the 20 labels of human parsing (LIP), other parsers' labels, and the groups DSR compares.
 
 Left and right are the person's. Numbers and groups are those that DSR (Dwivedi et al., ICCV 2021) was trained with.
-CIHP, the data set of the usual parser, numbers alike but calls number 10 the skin of the torso where LIP says jumpsuits;
-DSR counts it as upper clothing, and so does this file.
+CIHP, the data set of the usual parser, numbers alike but calls number 10 the skin of the torso where LIP says
+jumpsuits; DSR counts it as upper clothing, and so does this file.
 """
 
 from __future__ import annotations
