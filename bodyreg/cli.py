@@ -219,11 +219,14 @@ def prepare_synthetic(
     motion: Annotated[Path | None, typer.Option(help="Folder of AMASS-layout files; default: the pose prior.")] = None,
     held_out: Annotated[bool, typer.Option("--held-out", help="Only clips that are never trained on.")] = False,
     seed: Annotated[int, typer.Option(help="With the shard's number decides its contents.")] = 0,
+    perspective_rotation: Annotated[bool, typer.Option(help="Turn cameras onto people; off for ablation.")] = True,
 ) -> None:
     """Render people of the free body into shards for training."""
     from bodyreg.data.synthetic.prepare import prepare_synthetic as prepare
+    from bodyreg.data.synthetic.scenes import SceneSettings
 
-    shards = prepare(out, count, motion=motion, held_out=held_out, seed=seed)
+    scenes = SceneSettings(perspective_rotation=perspective_rotation)
+    shards = prepare(out, count, motion=motion, held_out=held_out, seed=seed, settings=scenes)
     typer.echo(f"{len(shards)} shards in {out}")
 
 

@@ -64,6 +64,7 @@ def evaluate_synthetic(
     """
     stream = ShardStream(
         shards, body, crop_size=loaded.settings.crop_size, batch_size=batch_size, seed=1, augment=False, bank_size=64,
+        perspective_rotation=loaded.settings.perspective_rotation,
     )  # fmt: skip
     network: Any = loaded.model
     sums: dict[str, list[torch.Tensor]] = {}

@@ -136,6 +136,7 @@ class SyntheticData(lightning.LightningDataModule):
         stream = ShardStream(
             data.held_out, self.body, crop_size=data.crop_sizes[-1], batch_size=64, seed=1, augment=False,
             backgrounds=data.backgrounds, bank_size=64,
+            perspective_rotation=self.settings.model.perspective_rotation,
         )  # fmt: skip
         batches: Any = list(stream.once(run.validation_people))
         # A bare list would be taken for many loaders of one batch each.
@@ -159,7 +160,7 @@ class _Phases:
                 data.shards, self.body, crop_size=size, batch_size=data.batch_size, seed=run.seed, start=step,
                 backgrounds=data.backgrounds, bank_size=data.bank_size, pool=data.pool,
                 easy_until=round(data.easy_share * run.steps), rank=self.trainer.global_rank,
-                world=self.trainer.world_size,
+                world=self.trainer.world_size, perspective_rotation=self.settings.model.perspective_rotation,
             )  # fmt: skip
             for batch in stream:
                 yield batch

@@ -19,6 +19,7 @@ from bodyreg import config
 from bodyreg.body import BodyModel
 from bodyreg.checkpoints import TRAINING_ONLY, save_weights
 from bodyreg.data.synthetic.prepare import ensure_shards
+from bodyreg.data.synthetic.scenes import SceneSettings
 from bodyreg.files import load_checkpoint
 from bodyreg.training.regressor import RegressorModule, SyntheticData
 from bodyreg.training.settings import RegressorSettings
@@ -58,10 +59,11 @@ def train(source: str | Path, overrides: Iterable[str] = (), *, progress: bool =
     if run.threads is not None:
         torch.set_num_threads(run.threads)
     seen = run.steps * data.batch_size * run.devices
-    ensure_shards(data.shards, data.people, needed=seen, motion=data.motion, progress=progress)
+    scenes = SceneSettings(perspective_rotation=settings.model.perspective_rotation)
+    ensure_shards(data.shards, data.people, needed=seen, motion=data.motion, settings=scenes, progress=progress)
     ensure_shards(
         data.held_out, data.held_out_people, needed=run.validation_people, motion=data.motion, held_out=True,
-        progress=progress,
+        settings=scenes, progress=progress,
     )  # fmt: skip
     lightning.seed_everything(run.seed, verbose=False)
     module = RegressorModule(settings)

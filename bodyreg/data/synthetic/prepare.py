@@ -33,6 +33,7 @@ def ensure_shards(
     needed: int | None = None,
     motion: str | Path | None = None,
     held_out: bool = False,
+    settings: SceneSettings | None = None,
     progress: bool = True,
 ) -> None:
     """Render shards into a folder that has none, and go on with a rendering that is not complete there.
@@ -42,7 +43,7 @@ def ensure_shards(
     Args:
         folder: of the shards. people: how many belong into it, rounded up to whole shards.
         needed: how many are looked at now, at most; the others are left for a later call.
-        motion, held_out, progress: as in `prepare_synthetic`.
+        motion, held_out, settings, progress: as in `prepare_synthetic`.
     """
     folder = Path(folder)
     mark = folder / _INCOMPLETE
@@ -53,7 +54,9 @@ def ensure_shards(
     folder.mkdir(parents=True, exist_ok=True)
     mark.write_text(f"Of {people} people some are still to be rendered, when they are needed.\n", encoding="utf-8")
     per_shard = min(_PER_SHARD, people)
-    made = prepare_synthetic(folder, count, motion=motion, held_out=held_out, per_shard=per_shard, progress=progress)
+    made = prepare_synthetic(
+        folder, count, motion=motion, held_out=held_out, per_shard=per_shard, settings=settings, progress=progress
+    )
     if len(made) * per_shard >= people:
         mark.unlink()
 

@@ -1,8 +1,8 @@
 """Synthetic scenes: a body, a camera, a place in the picture, and everything a label could ask for.
 
 Each scene is one person seen by a camera of 20 to 90 degrees field of view, anywhere in the picture, often cut by its
-edge. The crop is the one inference would make (Perspective Rotation included), with room around the person so that
-training can still zoom and turn. All labels live in the crop's rotated camera frame, metres.
+edge. The crop is the one inference would make (Perspective Rotation included unless switched off), with room around the
+person so that training can still zoom and turn. All labels live in the crop's camera frame, metres.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class SceneSettings:
         min_visible: at least this share of the vertices lies inside the frame.
         box_jitter: standard deviation of the box's centre and log size, in box sizes.
         easy: share of scenes with the whole person near the middle of an ordinary lens.
+        perspective_rotation: turn the camera onto the person before cropping; off only for ablation, and then the same
+            seed gives the same people at the same places, cut out without turning.
     """
 
     crop_size: int = 192
@@ -48,6 +50,7 @@ class SceneSettings:
     min_visible: float = 0.5
     box_jitter: float = 0.05
     easy: float = 0.2
+    perspective_rotation: bool = True
 
 
 # name -> shape of one sample's label; all float32, crop camera frame, metres, pixels of the stored crop or the picture.
@@ -219,12 +222,13 @@ def _place(
         size = high_px - low_px
         middle = (low_px + high_px) / 2 + rng.normal(0, settings.box_jitter, 2) * size
         size = size * np.exp(rng.normal(0, settings.box_jitter, 2))
+        box, crop_hw = np.concatenate([middle - size / 2, size]), (settings.crop_size,) * 2
         try:
-            crop = make_crop(
-                camera, np.concatenate([middle - size / 2, size]), (settings.crop_size,) * 2, margin=settings.room
-            )
+            crop = make_crop(camera, box, crop_hw, margin=settings.room)
         except ValueError:
             continue  # a ray at the edge of a wide lens: the same refusal inference would make
+        if not settings.perspective_rotation:  # only now, so that both ways refuse the same places
+            crop = make_crop(camera, box, crop_hw, margin=settings.room, perspective_rotation=False)
         return _Placed(camera, shift, crop, visible)
     log.debug("no place found for a pose after %d tries", tries)
     return None

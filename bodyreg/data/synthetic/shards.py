@@ -48,6 +48,11 @@ class Shard:
         """Side of the stored crops, pixels."""
         return int(self.where.shape[1])
 
+    @property
+    def rotated(self) -> bool:
+        """Were the crops made with Perspective Rotation?"""
+        return bool((self.labels["R_crop_from_cam"] != np.eye(3)).any())
+
 
 @kernel
 def _pack(face, bary, faces, normals, rest_unit, part, out):  # noqa: ANN001, ANN202

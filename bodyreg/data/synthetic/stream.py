@@ -50,12 +50,16 @@ class ShardStream(torch.utils.data.IterableDataset):
         backgrounds: the user's pictures; None draws procedural ones. bank_size: how many are kept.
         pool: shards mixed at a time. easy_until: before this batch only scenes with the whole person in view.
         rank, world: this process among several; each gets every world-th batch.
+        perspective_rotation: whether the shards must have been made with it.
+
+    Raises:
+        ValueError: the folder holds no shards, or shards made the other way.
     """
 
     def __init__(
         self, folder: str | Path, body: BodyModel, *, crop_size: int = 192, batch_size: int = 64, seed: int = 0,
         start: int = 0, augment: bool = True, backgrounds: str | Path | None = None, bank_size: int = 400,
-        pool: int = 8, easy_until: int = 0, rank: int = 0, world: int = 1,
+        pool: int = 8, easy_until: int = 0, rank: int = 0, world: int = 1, perspective_rotation: bool = True,
     ) -> None:  # fmt: skip
         self.paths = list_shards(folder)
         self.crop_size, self.batch_size, self.seed, self.start = crop_size, batch_size, seed, start
@@ -71,7 +75,14 @@ class ShardStream(torch.utils.data.IterableDataset):
         self._cached: tuple[tuple[int, int], Shard] | None = None
         self._bank: np.ndarray | None = None
         self._lock = threading.Lock()
-        self._per_shard = len(load_shard(self.paths[0]))
+        first = load_shard(self.paths[0])
+        self._per_shard = len(first)
+        if first.rotated != perspective_rotation:
+            made, other = ("with", "--no-perspective-rotation") if first.rotated else ("without", "no such option")
+            raise ValueError(
+                f"The crops in {folder} were made {made} Perspective Rotation and the model has it the other way. Set "
+                f"model.perspective_rotation or render others with `bodyreg prepare synthetic` and {other}."
+            )
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         with ThreadPoolExecutor(_PRODUCERS) as producer:
@@ -89,7 +100,8 @@ class ShardStream(torch.utils.data.IterableDataset):
 
         Returns:
             The entries of `view_labels`, and image (B, 3, S, S) uint8 RGB, dense (B, 7, S / 4, S / 4) as `compose`
-            gives it, and height (B,), the person's stature in the rest pose, metres.
+            gives it, height (B,), the person's stature in the rest pose, metres, and fov_rad, off_axis_rad (B,): field
+            of view of the photograph's long side, and how far the box's centre is from the optical axis.
         """
         with self._lock:
             shard, rows = self._rows(step)
@@ -123,6 +135,8 @@ class ShardStream(torch.utils.data.IterableDataset):
         labels = {name: value[rows] for name, value in shard.labels.items()}
         batch = view_labels(labels, views, shard.crop_size, self.crop_size)
         batch["height"] = torch.from_numpy((self._height[0] + labels["betas"] @ self._height[1]).astype(np.float32))
+        fov, off_axis = _view_angles(labels)
+        batch["fov_rad"], batch["off_axis_rad"] = torch.from_numpy(fov), torch.from_numpy(off_axis)
         batch["image"] = torch.from_numpy(images).permute(0, 3, 1, 2)
         batch["dense"] = torch.from_numpy(dense)
         return batch
@@ -147,6 +161,15 @@ class ShardStream(torch.utils.data.IterableDataset):
             rows = easy if len(easy) else rows
         start = inner * self.batch_size
         return shard, rows[np.arange(start, start + self.batch_size) % len(rows)]
+
+
+def _view_angles(labels: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Field of view of each photograph's long side and angle of the box's centre off its axis, radians, float32."""
+    K, box = labels["K"], labels["box_xywh"]
+    focal = K[:, [0, 1], [0, 1]]
+    slope = (box[:, :2] + box[:, 2:] / 2 - K[:, :2, 2]) / focal
+    fov = 2 * np.arctan(labels["image_hw"].max(1) / 2 / focal[:, 0])
+    return fov.astype(np.float32), np.arctan(np.linalg.norm(slope, axis=1)).astype(np.float32)
 
 
 def view_labels(labels: dict[str, np.ndarray], views: list[View], stored: int, size: int) -> dict[str, torch.Tensor]:
@@ -177,7 +200,10 @@ def view_labels(labels: dict[str, np.ndarray], views: list[View], stored: int, s
     R_global = np.where(flip[:, None, None, None], D @ R_global[:, mirror] @ D, R_global)
     K = np.zeros((n, 3, 3))
     K[:, 0, 0] = K[:, 1, 1] = labels["K_crop"][:, 0, 0] * zoom * size / stored
-    K[:, 0, 2] = K[:, 1, 2] = size / 2
+    # The principal point moves as any pixel does; Perspective Rotation has put it in the middle, where it stays.
+    pp = np.einsum("nij,nj->ni", R_turn[:, :2, :2], labels["K_crop"][:, :2, 2].astype(np.float64) - stored / 2)
+    pp = np.where(flip[:, None], pp * [-1, 1], pp) * (zoom * size / stored)[:, None]
+    K[:, :2, 2] = size / 2 + pp
     K[:, 2, 2] = 1
     parents = np.array(joint_set("smpl-24").parents)
     local = np.swapaxes(R_global[:, parents], -1, -2) @ R_global

@@ -8,8 +8,9 @@ import torch
 
 from bodyreg.body import BodyModel
 from bodyreg.data.synthetic.compose import View
-from bodyreg.data.synthetic.scenes import SceneSettings
-from bodyreg.data.synthetic.shards import load_shard, save_shard
+from bodyreg.data.synthetic.poses import PoseSampler
+from bodyreg.data.synthetic.scenes import SceneSettings, make_scenes
+from bodyreg.data.synthetic.shards import load_shard, render_buffers, save_shard
 from bodyreg.data.synthetic.stream import ShardStream, list_shards, view_labels
 from bodyreg.inverse_kinematics import LEAF_JOINTS, inverse_kinematics
 from bodyreg.skeletons import get as joint_set
@@ -54,6 +55,16 @@ def test_inverse_kinematics_of_the_labels_gives_the_body_back(viewed):
     torch.testing.assert_close(labels["leaf"], local[:, list(LEAF_JOINTS)], atol=1e-6, rtol=0)
 
 
+@pytest.fixture(scope="module")
+def unturned(free_body):
+    """The people of the fixture `people`, cut out without Perspective Rotation."""
+    rng = np.random.default_rng(5)  # of that fixture
+    settings = SceneSettings(crop_size=96, perspective_rotation=False)
+    scenes = make_scenes(free_body, PoseSampler(None).sample(24, rng), rng, settings)
+    rest = free_body.v_template.detach().numpy()
+    return render_buffers(scenes, free_body.faces.numpy(), rest, free_body.part_labels.numpy(), 96)
+
+
 def test_views_move_the_joints_in_the_picture_as_they_move_the_picture(people, viewed):
     """Through the label's camera a joint lies where the view puts the stored joint's pixel."""
     views, labels = viewed
@@ -69,6 +80,44 @@ def test_views_move_the_joints_in_the_picture_as_they_move_the_picture(people, v
         if view.mirrored:
             expected = expected[mirror] * [-1, 1]
         np.testing.assert_allclose(shown[i], expected + 32, atol=2e-3)
+
+
+def test_without_perspective_rotation_labels_follow_the_view_too(unturned):
+    """Off-centre principal points move with the picture: turned, zoomed, mirrored."""
+    rng = np.random.default_rng(4)
+    stored = unturned.labels
+    views = [View(float(z), float(t), bool(k % 2)) for k, (z, t) in enumerate(rng.uniform([1, -1], [1.5, 1], (12, 2)))]
+    labels = view_labels({name: value[:12] for name, value in stored.items()}, views, 96, 64)
+    J, K = stored["joints"][:12].astype(np.float64), stored["K_crop"][:12].astype(np.float64)
+    assert np.abs(K[:, :2, 2] - 48).max() > 20
+    uv = J[..., :2] / J[..., 2:] * K[:, None, [0, 1], [0, 1]] + K[:, None, :2, 2] - 48
+    mirror = np.array(joint_set("smpl-24").mirror)
+    joints, K_view = labels["joints"][:, :24].numpy(), labels["K_crop"].numpy()
+    shown = joints[..., :2] / joints[..., 2:] * K_view[:, None, [0, 1], [0, 1]] + K_view[:, None, :2, 2]
+    for i, view in enumerate(views):
+        c, s = np.cos(view.turn), np.sin(view.turn)
+        expected = uv[i] @ np.array([[c, -s], [s, c]]).T * view.zoom * 64 / 96
+        if view.mirrored:
+            expected = expected[mirror] * [-1, 1]
+        np.testing.assert_allclose(shown[i], expected + 32, atol=4e-3)
+
+
+def test_both_kinds_of_crops_hold_the_same_people(people, unturned, free_body, tmp_path):
+    """Each where its camera sees it, as far off the axis; a model of the other kind is refused."""
+    turned = people.shard.labels
+    np.testing.assert_array_equal(unturned.labels["betas"], turned["betas"])
+    R = turned["R_crop_from_cam"]
+    np.testing.assert_allclose(turned["joints"] @ R, unturned.labels["joints"], atol=1e-5)
+    np.testing.assert_allclose(R.swapaxes(1, 2)[:, None] @ turned["R_global"], unturned.labels["R_global"], atol=1e-5)
+    save_shard(tmp_path / "unturned.npz", unturned)
+    stream = make(tmp_path, free_body, perspective_rotation=False)
+    angle = np.arccos(np.clip(R[:, 2, 2], -1, 1))  # the ray of the box's centre becomes the axis
+    off_axis = {row.tobytes(): a for row, a in zip(turned["betas"], angle, strict=True)}
+    batch = stream.batch(0)
+    for betas, a in zip(batch["betas"].numpy(), batch["off_axis_rad"].numpy(), strict=True):
+        assert a == pytest.approx(off_axis[betas.tobytes()], abs=1e-3)
+    with pytest.raises(ValueError, match="made without Perspective Rotation and the model has it"):
+        make(tmp_path, free_body)
 
 
 def test_last_joint_is_the_middle_of_the_hips(viewed, free_body):
@@ -93,6 +142,7 @@ def test_batches_are_complete_and_in_range(stream, free_body):
         "image": (5, 3, 64, 64), "dense": (5, 7, 16, 16), "K_crop": (5, 3, 3), "joints": (5, 25, 3),
         "leaf": (5, 5, 3, 3), "R_global": (5, 24, 3, 3),
         "rest_joints": (5, 24, 3), "twist": (5, 24, 3), "betas": (5, 10), "height": (5,),
+        "fov_rad": (5,), "off_axis_rad": (5,),
     }  # fmt: skip
     assert batch["image"].dtype == torch.uint8 and batch["image"].float().std() > 5
     assert all(value.isfinite().all() for name, value in batch.items() if name != "image")
