@@ -6,12 +6,14 @@ import copy
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from bodyreg.models.lifters.registry import LIFTERS, LifterSettings
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["MODELS", "ModelEntry", "ModelSettings", "build", "default_settings"]
+__all__ = ["MODELS", "LifterSettings", "ModelEntry", "ModelSettings", "build", "default_settings"]
 
 
 @dataclass
@@ -44,6 +46,8 @@ class ModelSettings:
     """Turn the camera onto the person before cropping; off only for ablation."""
     reference_pixels: bool = False
     """Cut crops as the published code does, half a pixel off; right for weights that were trained so."""
+    backbone: str = "resnet50"
+    """HMR: the residual network, by the name of its public weights."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,11 @@ class ModelEntry:
         defaults: settings of the published or shipped member.
     """
 
-    build: Callable[[ModelSettings], nn.Module]
+    build: Callable[[Any], nn.Module]
     kind: str
     summary: str
     source: str
-    defaults: ModelSettings
+    defaults: ModelSettings | LifterSettings
 
 
 def _perspose_small(settings: ModelSettings) -> nn.Module:
@@ -98,6 +102,17 @@ def _perspose(settings: ModelSettings) -> nn.Module:
     return PersPose(backbone, settings.num_betas, perspective_encoding=settings.perspective_encoding)
 
 
+def _dsr(settings: ModelSettings) -> nn.Module:
+    from bodyreg.models.hmr import CROP_PX, HMR
+
+    if settings.crop_size != CROP_PX or settings.num_betas != 10:
+        raise ValueError(
+            f"model.crop_size is {settings.crop_size} and model.num_betas {settings.num_betas}. This network takes "
+            f"crops of {CROP_PX} pixels and gives 10 betas."
+        )
+    return HMR(settings.backbone)
+
+
 MODELS: dict[str, ModelEntry] = {
     "perspose_small": ModelEntry(
         _perspose_small,
@@ -124,8 +139,29 @@ MODELS: dict[str, ModelEntry] = {
     ),
 }
 
+MODELS["dsr"] = ModelEntry(
+    _dsr,
+    "regressor",
+    "DSR's SPIN/HMR regressor on ResNet-50: loads SPIN's, EFT's and DSR's checkpoints and needs the SMPL body.",
+    "Dwivedi et al., DSR, ICCV 2021 (training); Kolotouros et al., SPIN, ICCV 2019 (network)",
+    ModelSettings(
+        name="dsr",
+        crop_size=224,
+        margin=1.2,
+        perspective_encoding=False,
+        perspective_rotation=False,
+        reference_pixels=True,
+    ),
+)
 
-def build(settings: ModelSettings) -> nn.Module:
+# Lifters keep a registry of their own, with presets and clips; here they are found among all others.
+MODELS.update(
+    (name, ModelEntry(lifter.build, "lifter", lifter.summary, lifter.source, LifterSettings(name)))
+    for name, lifter in LIFTERS.items()
+)
+
+
+def build(settings: ModelSettings | LifterSettings) -> nn.Module:
     """The network that `settings` name, freshly initialised.
 
     Raises:
@@ -135,12 +171,15 @@ def build(settings: ModelSettings) -> nn.Module:
 
 
 def default_settings(name: str) -> ModelSettings:
-    """A fresh copy of the settings a model was published or ships with.
+    """A fresh copy of the settings a regressor was published or ships with.
 
     Raises:
-        ValueError: an unknown name; the nearest known one is named.
+        ValueError: an unknown name (the nearest known one is named), or a lifter's.
     """
-    return copy.deepcopy(_entry(name).defaults)
+    defaults = _entry(name).defaults
+    if not isinstance(defaults, ModelSettings):
+        raise ValueError(f"{name} is a lifter: it takes key points, not pictures. Use `LifterSettings` or `lift`.")
+    return copy.deepcopy(defaults)
 
 
 def _entry(name: str) -> ModelEntry:
