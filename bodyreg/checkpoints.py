@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from bodyreg.files import atomic_write, sha256_file
+from bodyreg.files import atomic_write, load_checkpoint, sha256_file
 from bodyreg.models.registry import ModelSettings, build, default_settings
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ def load_model(weights: str | Path) -> LoadedModel:
     """Build the model a weights file describes and load it strictly, in float32 and evaluation mode.
 
     Args:
-        weights: safetensors file of ours, or a checkpoint as PersPose's authors publish it (.pth, .pt, .tar, .ckpt).
+        weights: safetensors file of ours, or a checkpoint as the authors of PersPose, SPIN, EFT or DSR publish it
+            (.pth, .pt, .tar, .ckpt).
 
     Raises:
         UnsafeFileError: a checkpoint that holds more than tensors and plain values.
@@ -107,7 +108,11 @@ def load_model(weights: str | Path) -> LoadedModel:
         raise ValueError(f"There is no weights file {path}. Check the path given as --weights.")
     if path.suffix.lower() in _FOREIGN:
         from bodyreg.models.published import load_published_perspose
+        from bodyreg.models.published_hmr import holds_hmr, load_published_hmr
 
+        if holds_hmr(load_checkpoint(path)):
+            published = default_settings("dsr")
+            return LoadedModel(load_published_hmr(path, published), published, sha256_file(path), "smpl")
         published = default_settings("perspose")
         return LoadedModel(load_published_perspose(path, published), published, sha256_file(path), "smpl")
     header, tensors = _read(path)

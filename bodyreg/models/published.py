@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from bodyreg.models.hrnet import HRNet
     from bodyreg.models.perspose import PersPose
 
-__all__ = ["HRNetStart", "load_hrnet_coco", "load_published_perspose", "perspose_state"]
+__all__ = ["HRNetStart", "load_hrnet_coco", "load_published_perspose", "perspose_state", "refuse_misfit",
+           "state_dict_of"]
 
 _SHARED_WITH_COCO = ("conv1.", "bn1.", "conv2.", "bn2.", "layer1.", "transition", "stage2.", "stage3.", "stage4.")
 
@@ -42,7 +43,7 @@ def perspose_state(path: str | Path) -> dict[str, Tensor]:
     Raises:
         UnsafeFileError: the file holds more than tensors and plain values. ValueError: it holds no weights.
     """
-    state = _state_dict(load_checkpoint(path), path, "model")
+    state = state_dict_of(load_checkpoint(path), path, "model")
     return {name: value for name, value in state.items() if not name.startswith("smpl.")}
 
 
@@ -60,7 +61,7 @@ def load_published_perspose(path: str | Path, settings: ModelSettings | None = N
     state = perspose_state(path)
     with torch.device("meta"):  # initial values that are overwritten at once would take most of the time
         model = build(settings)
-    _refuse_misfit(model.state_dict(), state, f"{path} is no PersPose checkpoint")
+    refuse_misfit(model.state_dict(), state, f"{path} is no PersPose checkpoint")
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     model.load_state_dict(state, strict=True, assign=True)
     model.eval().requires_grad_(False)
@@ -84,7 +85,7 @@ def load_hrnet_coco(backbone: HRNet, path: str | Path) -> HRNetStart:
     """
     state = {
         name.removeprefix("hrnet."): value
-        for name, value in _state_dict(load_checkpoint(path), path, "state_dict").items()
+        for name, value in state_dict_of(load_checkpoint(path), path, "state_dict").items()
         if not name.removeprefix("hrnet.").startswith("final_layer.")
     }
     own = backbone.state_dict()
@@ -96,12 +97,12 @@ def load_hrnet_coco(backbone: HRNet, path: str | Path) -> HRNetStart:
         if name.startswith(_SHARED_WITH_COCO) and (name in state or not name.startswith(lacking))
     }
     given = {name: value for name, value in state.items() if name.startswith(_SHARED_WITH_COCO)}
-    _refuse_misfit(expected, given, f"{path} does not fit this HRNet")
+    refuse_misfit(expected, given, f"{path} does not fit this HRNet")
     backbone.load_state_dict(given, strict=False)
     return HRNetStart(tuple(expected), tuple(name for name in own if name not in expected))
 
 
-def _state_dict(loaded: Any, path: str | Path, key: str) -> dict[str, Tensor]:
+def state_dict_of(loaded: Any, path: str | Path, key: str) -> dict[str, Tensor]:
     """The mapping of names to tensors, found under `key` or at the top, without the prefix of parallel training."""
     state = loaded.get(key, loaded) if isinstance(loaded, Mapping) else loaded
     tensors = isinstance(state, Mapping) and all(isinstance(v, Tensor) for v in state.values())
@@ -110,7 +111,8 @@ def _state_dict(loaded: Any, path: str | Path, key: str) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
-def _refuse_misfit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], complaint: str) -> None:
+def refuse_misfit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], complaint: str) -> None:
+    """ValueError that begins with `complaint` unless names and shapes of two state dicts agree."""
     missing = [name for name in expected if name not in given]
     unknown = [name for name in given if name not in expected]
     shapes = [
