@@ -83,7 +83,7 @@ class TemporalConv(nn.Module):
         )
         self.bn = nn.BatchNorm2d(channels)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out")
-        nn.init.zeros_(self.conv.bias)
+        nn.init.constant_(self.conv.get_parameter("bias"), 0)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.conv(x))
@@ -102,6 +102,7 @@ class AdaptiveGraphConv(nn.Module):
     ) -> None:
         super().__init__()
         subsets = len(graph)
+        self.A: Tensor
         inner = channels // embedding or 3
         self.register_buffer("A", graph.clone(), persistent=False)
         self.PA = nn.Parameter(torch.full_like(graph, 1e-6))
@@ -113,12 +114,14 @@ class AdaptiveGraphConv(nn.Module):
         self.down: nn.Module = nn.Identity()
         if channels_in != channels:
             self.down = nn.Sequential(nn.Conv2d(channels_in, channels, 1), nn.BatchNorm2d(channels))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
-                nn.init.zeros_(module.bias)
-        for conv in self.conv_d:
-            nn.init.normal_(conv.weight, 0, math.sqrt(2 / (channels * channels_in * subsets)))
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 4:
+                nn.init.kaiming_normal_(parameter, mode="fan_out")
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+        for name, parameter in self.conv_d.named_parameters():
+            if name.endswith("weight"):
+                nn.init.normal_(parameter, 0, math.sqrt(2 / (channels * channels_in * subsets)))
         nn.init.constant_(self.bn.weight, 1e-6)  # each block starts as its skip path
 
     def attention(self, x: Tensor) -> Tensor:
