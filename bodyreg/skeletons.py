@@ -160,13 +160,34 @@ _LSP = (
 _H36M_PARENTS = "-1 0 1 2 0 4 5 0 7 8 9 8 11 12 8 14 15"  # shoulders rewired to the neck
 _H36M_UPPER = "torso neck nose head left_shoulder left_elbow left_wrist right_shoulder right_elbow right_wrist"
 
+_SUPERSET = _LSP + " head_top pelvis thorax spine jaw head nose left_eye right_eye left_ear right_ear"
+_SUPERSET_PARENTS = "1 2 14 14 3 4 7 8 12 12 9 10 15 12 -1 16 14 12 17 12 19 19 20 21"
+_COCO = (
+    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist "
+    "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle"
+)
+_SMPL = (
+    "pelvis left_hip right_hip spine1 left_knee right_knee spine2 left_ankle right_ankle spine3 left_foot "
+    "right_foot neck left_collar right_collar head left_shoulder right_shoulder left_elbow right_elbow left_wrist "
+    "right_wrist left_hand right_hand"
+)
+_SMPL_PARENTS = "-1 0 0 0 1 2 3 4 5 6 7 8 9 9 9 12 13 14 16 17 18 19 20 21"
+
+
+def _after_openpose(count: int) -> tuple[str, str]:
+    """OpenPose's 25 joints and the first `count` of SPIN's superset, one list with two trees."""
+    parents = (int(p) for p in _SUPERSET_PARENTS.split()[:count])
+    joints = ["op_" + joint for joint in _OPENPOSE.split()] + _SUPERSET.split()[:count]
+    return " ".join(joints), " ".join([_OPENPOSE_PARENTS, *(str(p + 25 if p >= 0 else p) for p in parents)])
+
+
 # Name -> (joints, parents). Where a data set defines no tree (LSP, COCO, OpenPose, SPIN, 3DHP's 28) it is ours.
 _TABLE: dict[str, tuple[str, str]] = {
-    "smpl-24": (
-        "pelvis left_hip right_hip spine1 left_knee right_knee spine2 left_ankle right_ankle spine3 left_foot "
-        "right_foot neck left_collar right_collar head left_shoulder right_shoulder left_elbow right_elbow left_wrist "
-        "right_wrist left_hand right_hand",
-        "-1 0 0 0 1 2 3 4 5 6 7 8 9 9 9 12 13 14 16 17 18 19 20 21",
+    "smpl-24": (_SMPL, _SMPL_PARENTS),
+    # HybrIK's: five vertices of the skin behind SMPL's joints.
+    "hybrik-29": (
+        _SMPL + " head_top left_middle_finger right_middle_finger left_big_toe right_big_toe",
+        _SMPL_PARENTS + " 15 22 23 10 11",
     ),
     # Both of the next are called "H36M order" in the wild; they differ in which leg comes first.
     "h36m-17": (
@@ -177,20 +198,33 @@ _TABLE: dict[str, tuple[str, str]] = {
         "pelvis left_hip left_knee left_ankle right_hip right_knee right_ankle " + _H36M_UPPER,
         _H36M_PARENTS,
     ),
+    # Human3.6M without the nose, as cross-domain lifters use it.
+    "h36m-16": (
+        "pelvis right_hip right_knee right_ankle left_hip left_knee left_ankle " + _H36M_UPPER.replace("nose ", ""),
+        "-1 0 1 2 0 4 5 0 7 8 8 10 11 8 13 14",
+    ),
+    # Human3.6M as distributed: copies of pelvis and neck, and the ends of hands and feet, besides the 17.
+    "h36m-32": (
+        "pelvis right_hip right_knee right_ankle right_foot right_toe left_hip left_knee left_ankle left_foot left_toe "
+        "pelvis_copy torso neck nose head left_neck left_shoulder left_elbow left_wrist left_thumb left_thumb_tip "
+        "left_hand left_hand_tip right_neck right_shoulder right_elbow right_wrist right_thumb right_thumb_tip "
+        "right_hand right_hand_tip",
+        "-1 0 1 2 3 4 0 6 7 8 9 0 11 12 13 14 12 16 17 18 19 20 19 22 12 24 25 26 27 28 27 30",
+    ),
     "lsp-14": (_LSP + " head", "1 2 12 12 3 4 7 8 12 12 9 10 -1 12"),
-    "coco-17": (
-        "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist "
-        "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle",
-        "-1 0 0 1 2 0 0 5 6 7 8 5 6 11 12 13 14",
+    "lsp-17": (_LSP + " head pelvis torso nose", "1 2 14 14 3 4 7 8 12 12 9 10 15 16 -1 14 12"),
+    "coco-17": (_COCO, "-1 0 0 1 2 0 0 5 6 7 8 5 6 11 12 13 14"),
+    # Pose2Mesh's: pelvis and neck are the means of the hips and of the shoulders.
+    "coco-19": (_COCO + " pelvis neck", "18 0 0 1 2 18 18 5 6 7 8 17 17 11 12 13 14 -1 17"),
+    "openpose-18": (
+        "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist right_hip right_knee "
+        "right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear left_ear",
+        "1 -1 1 2 3 1 5 6 1 8 9 1 11 12 0 0 14 15",
     ),
     "openpose-25": (_OPENPOSE, _OPENPOSE_PARENTS),
-    "spin-49": (
-        " ".join("op_" + joint for joint in _OPENPOSE.split())
-        + " "
-        + _LSP
-        + " head_top pelvis thorax spine jaw head nose left_eye right_eye left_ear right_ear",
-        _OPENPOSE_PARENTS + " 26 27 39 39 28 29 32 33 37 37 34 35 40 37 -1 41 39 37 42 37 44 44 45 46",
-    ),
+    "spin-24": (_SUPERSET, _SUPERSET_PARENTS),
+    "spin-44": _after_openpose(19),
+    "spin-49": _after_openpose(24),
     "mpi3dhp-17": (
         "head_top neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist right_hip right_knee "
         "right_ankle left_hip left_knee left_ankle pelvis spine head",
@@ -212,11 +246,21 @@ _TABLE: dict[str, tuple[str, str]] = {
 # Joints whose word means another place than in the other sets, or that are called otherwise elsewhere.
 _H36M_POINTS = {"nose": "jaw"}  # Human3.6M's "nose" is the face; the tip of the nose is COCO's
 _MPI_POINTS = {"head": "jaw", "head_top": "head", "spine": "torso"}  # 3DHP's stand-ins for Human3.6M's points
+_SMPL_POINTS = {j: f"smpl_{j}" for j in ("neck", "head", "left_foot", "right_foot", "left_hand", "right_hand")}
+_OPENPOSE_POINTS = {joint: "op_" + joint for joint in _OPENPOSE.split()}
+_H36M_ENDS = ("foot", "toe", "neck", "thumb", "thumb_tip", "hand", "hand_tip")
 _POINT: dict[str, dict[str, str]] = {
-    "smpl-24": {j: f"smpl_{j}" for j in ("neck", "head", "left_foot", "right_foot", "left_hand", "right_hand")},
+    "smpl-24": _SMPL_POINTS,
+    "hybrik-29": {**_SMPL_POINTS, **{f"{side}_big_toe": f"op_{side}_big_toe" for side in ("left", "right")}},
     "h36m-17": _H36M_POINTS,
     "h36m-17-left": _H36M_POINTS,
-    "openpose-25": {joint: "op_" + joint for joint in _OPENPOSE.split()},
+    "h36m-32": {**_H36M_POINTS, **{f"{s}_{end}": f"h36m_{s}_{end}" for s in ("left", "right") for end in _H36M_ENDS}},
+    "lsp-17": _H36M_POINTS,
+    "coco-19": {"pelvis": "op_mid_hip", "neck": "op_neck"},
+    "openpose-18": _OPENPOSE_POINTS,
+    "openpose-25": _OPENPOSE_POINTS,
+    "spin-24": {"spine": "torso"},
+    "spin-44": {"spine": "torso"},
     "spin-49": {"spine": "torso"},
     "mpi3dhp-17": _MPI_POINTS,
     "mpi3dhp-28": {**_MPI_POINTS, **{f"spine{i}": f"mpi_spine{i}" for i in (2, 3, 4)}},

@@ -32,8 +32,10 @@ PARTS: dict[str, tuple[str, ...]] = {
     "adapt": ("adapt",),
     "metrics": ("evaluation", "evaluation.metrics"),
     "protocols": ("evaluation.protocols",),
-    "evaluate": ("evaluation.evaluate",),
-    "tables": ("evaluation.tables",),
+    "evaluate": tuple(f"evaluation.{name}" for name in (
+        "accumulate", "predictions", "truth", "heads", "evaluate", "synthetic", "landmarks",
+    )),
+    "tables": tuple(f"evaluation.{name}" for name in ("published", "tables", "plots")),
     "training": ("training",),
     "inference": ("inference",),
     "top": ("", "__main__", "cli", "doctor"),

@@ -20,6 +20,8 @@ from torch import Tensor
 
 PCK_THRESHOLD = 0.150  # metres
 AUC_THRESHOLDS = tuple(0.005 * i for i in range(31))  # metres: 0, 5, ..., 150 mm
+CHALLENGE_THRESHOLDS = tuple(i / 1000 for i in range(200))  # metres: 0, 1, ..., 199 mm
+MPJAE_PARTS = (0, 1, 2, 4, 5, 16, 17, 18, 19)  # of SMPL-24: pelvis, hips, knees, shoulders, elbows
 
 
 class Similarity(NamedTuple):
@@ -29,6 +31,10 @@ class Similarity(NamedTuple):
     R: Tensor  # (..., 3, 3), a proper rotation
     scale: Tensor  # (...)
     t: Tensor  # (..., 3)
+
+    def apply(self, points: Tensor) -> Tensor:
+        """(..., N, 3) other points of the same samples, moved as those it was fitted to."""
+        return self.scale[..., None, None] * (points @ self.R.transpose(-1, -2)) + self.t[..., None, :]
 
 
 def root_relative(points: Tensor, root: int | tuple[int, ...] | list[int] | Tensor) -> Tensor:
@@ -140,15 +146,48 @@ def acceleration_error(pred: Tensor, true: Tensor, *, fps: float | None = None) 
     return error if fps is None else error * fps**2
 
 
-def pck(pred: Tensor, true: Tensor, threshold: float = PCK_THRESHOLD) -> Tensor:
-    """(...) share of joints nearer than `threshold` metres, strictly; a NaN counts as a miss."""
-    return (point_errors(pred, true) < threshold).to(pred.dtype).mean(-1)
+def jitter(points: Tensor, fps: float) -> Tensor:
+    """(..., F - 3) mean third difference of one sequence (..., F, J, 3), m/s^3; WHAM's tables divide it by 10."""
+    _check_frames(points, 4)
+    return torch.linalg.vector_norm(points.diff(n=3, dim=-3), dim=-1).mean(-1) * fps**3
+
+
+def rotation_errors(R_pred: Tensor, R_true: Tensor, R_aligned_from_pred: Tensor | None = None) -> Tensor:
+    """(..., P) geodesic angle, radians, between global rotations (..., P, 3, 3) of body parts.
+
+    Their mean over `MPJAE_PARTS` is 3DPW's MPJAE. With the rotation of an alignment of the same sample (`align(...).R`,
+    (..., 3, 3)) the prediction is turned by it first: MPJAE-PA.
+    """
+    if R_pred.shape != R_true.shape or R_pred.shape[-2:] != (3, 3):
+        raise ValueError(
+            f"The rotations have shapes {tuple(R_pred.shape)} and {tuple(R_true.shape)}. Give both as (..., P, 3, 3)."
+        )
+    if R_aligned_from_pred is not None:
+        R_pred = R_aligned_from_pred[..., None, :, :] @ R_pred
+    relative = R_pred.transpose(-1, -2) @ R_true
+    axis = relative - relative.transpose(-1, -2)
+    sine = torch.stack([axis[..., 2, 1], axis[..., 0, 2], axis[..., 1, 0]], -1).norm(dim=-1) / 2
+    cosine = (relative.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
+    return torch.atan2(sine, cosine)  # the arc cosine alone would lose half the digits near zero
+
+
+def pck(pred: Tensor, true: Tensor, threshold: float = PCK_THRESHOLD, *, inclusive: bool = False) -> Tensor:
+    """(...) share of joints nearer than `threshold` metres, strictly unless `inclusive`; a NaN counts as a miss."""
+    errors = point_errors(pred, true)
+    return ((errors <= threshold) if inclusive else (errors < threshold)).to(pred.dtype).mean(-1)
 
 
 def auc(pred: Tensor, true: Tensor, thresholds: tuple[float, ...] = AUC_THRESHOLDS) -> Tensor:
     """(...) mean of the strict PCK over the thresholds, in metres; with the default ones the first term is always 0."""
     errors = point_errors(pred, true)
     return torch.stack([(errors < limit).to(pred.dtype).mean(-1) for limit in thresholds]).mean(0)
+
+
+def auc_trapezoid(pred: Tensor, true: Tensor, thresholds: tuple[float, ...] = CHALLENGE_THRESHOLDS) -> Tensor:
+    """(...) area under the inclusive PCK over the thresholds, metres, divided by their range: 3DPW's challenge."""
+    errors, limits = point_errors(pred, true), torch.tensor(thresholds, dtype=pred.dtype, device=pred.device)
+    shares = (errors[..., None] <= limits).to(pred.dtype).mean(-2)
+    return torch.trapezoid(shares, limits) / (limits[-1] - limits[0])
 
 
 def pve(
@@ -171,6 +210,17 @@ def pve(
 def pa_pve(pred_vertices: Tensor, true_vertices: Tensor) -> Tensor:
     """(...) mean vertex distance after Procrustes alignment of the vertices of each sample."""
     return pa_mpjpe(pred_vertices, true_vertices)
+
+
+def pve_t_sc(pred_rest: Tensor, true_rest: Tensor) -> Tensor:
+    """(...) vertex distance of the shaped bodies in the rest pose after centring and scaling: PVE-T-SC, of shape alone.
+
+    The prediction takes the mean and the root mean square radius of the truth (Sengupta et al., BMVC 2020).
+    """
+    _check(pred_rest, true_rest)
+    p, g = (x - x.mean(-2, keepdim=True) for x in (pred_rest, true_rest))
+    size_p, size_g = (x.square().sum((-2, -1), keepdim=True).sqrt() for x in (p, g))
+    return mpjpe(p * (size_g / torch.where(size_p == 0, torch.ones_like(size_p), size_p)), g)
 
 
 def _check(pred: Tensor, true: Tensor) -> None:

@@ -9,7 +9,8 @@ import torch
 from bodyreg import skeletons
 
 SETS = {
-    "smpl-24": 24, "h36m-17": 17, "h36m-17-left": 17, "lsp-14": 14, "coco-17": 17, "openpose-25": 25,
+    "smpl-24": 24, "hybrik-29": 29, "h36m-17": 17, "h36m-17-left": 17, "h36m-16": 16, "h36m-32": 32, "lsp-14": 14,
+    "lsp-17": 17, "coco-17": 17, "coco-19": 19, "openpose-18": 18, "openpose-25": 25, "spin-24": 24, "spin-44": 44,
     "spin-49": 49, "mpi3dhp-17": 17, "mpi3dhp-28": 28, "humaneva-15": 15,
 }  # fmt: skip
 
@@ -18,7 +19,7 @@ def _ints(text: str) -> list[int]:
     return [int(word) for word in text.split()]
 
 
-def test_all_ten_sets_and_their_sizes():
+def test_all_sets_and_their_sizes():
     assert {name: len(skeletons.get(name)) for name in skeletons.names()} == SETS
 
 
@@ -31,7 +32,7 @@ def test_set_is_sound(name):
     assert len(joint_set.left) == len(joint_set.right)
     assert {joint_set.mirror[i] for i in joint_set.left} == set(joint_set.right)
     roots = [i for i, parent in enumerate(joint_set.parents) if parent < 0]
-    assert len(roots) == (2 if name == "spin-49" else 1)
+    assert len(roots) == (2 if name in ("spin-44", "spin-49") else 1)
     for i in range(n):  # every joint reaches a root, and a limb's tree is its mirror image's
         steps, at = 0, i
         while joint_set.parents[at] >= 0:
@@ -62,6 +63,7 @@ def test_mirror_of_spins_second_half():
     [
         ("h36m-17", "4 5 6 11 12 13", "1 2 3 14 15 16"),
         ("mpi3dhp-17", "5 6 7 11 12 13", "2 3 4 8 9 10"),
+        ("h36m-16", "4 5 6 10 11 12", "1 2 3 13 14 15"),
         ("humaneva-15", "2 3 4 8 9 10", "5 6 7 11 12 13"),
     ],
 )
@@ -80,6 +82,15 @@ def test_published_sides(name, left, right):
         ("mpi3dhp-28", "mpi3dhp-17", "7 5 14 15 16 9 10 11 23 24 25 18 19 20 4 3 6"),
         ("mpi3dhp-17", "h36m-17-left", "14 11 12 13 8 9 10 15 1 16 0 5 6 7 2 3 4"),
         ("mpi3dhp-17", "h36m-17", "14 8 9 10 11 12 13 15 1 16 0 5 6 7 2 3 4"),
+        ("h36m-32", "h36m-17", "0 1 2 3 6 7 8 12 13 14 15 17 18 19 25 26 27"),
+        ("h36m-17-left", "lsp-17", "6 5 4 1 2 3 16 15 14 11 12 13 8 10 0 7 9"),
+        ("lsp-17", "h36m-17-left", "14 3 4 5 2 1 0 15 12 16 13 9 10 11 8 7 6"),
+        ("spin-24", "lsp-17", "0 1 2 3 4 5 6 7 8 9 10 11 12 18 14 16 17"),
+        ("spin-24", "h36m-16", "14 2 1 0 3 4 5 16 12 18 9 10 11 8 7 6"),
+        ("spin-24", "coco-17", "19 20 21 22 23 9 8 10 7 11 6 3 2 4 1 5 0"),
+        ("spin-49", "spin-24", " ".join(str(i) for i in range(25, 49))),
+        ("hybrik-29", "smpl-24", " ".join(str(i) for i in range(24))),
+        ("openpose-25", "openpose-18", "0 1 2 3 4 5 6 7 9 10 11 12 13 14 15 16 17 18"),
         ("mpi3dhp-28", "h36m-17-left", "4 18 19 20 23 24 25 3 5 6 7 9 10 11 14 15 16"),
     ],
 )
