@@ -61,15 +61,19 @@ def graph_partition(inward: Sequence[tuple[int, int]], joints: int) -> Tensor:
 
 
 def legal_lengths(filter_widths: Sequence[int], longest: int) -> list[int]:
-    """The window lengths up to `longest` at which every stage's two branches have equal, non-zero lengths."""
+    """The window lengths up to `longest` that the strides reduce to a pose.
+
+    The two branches of every stage must end equally long, or the residual with one frame, which then serves all.
+    """
     return [length for length in range(1, longest + 1) if _reduced(length, filter_widths) is not None]
 
 
 def _reduced(length: int, filter_widths: Sequence[int]) -> int | None:
     for width in filter_widths:
-        if (length - 1) % width < width // 2:
-            return None
+        residual = len(range(width // 2, length, width))
         length = (length - 1) // width + 1
+        if residual not in (1, length):
+            return None
     return length
 
 
