@@ -19,12 +19,6 @@ from golden import Golden, golden_files, golden_folder
 PENDING_SYSTEMS = [
     "dsr",
     "gla_gcn",
-    "hot",
-    "ktpformer",
-    "mhformer",
-    "mixste",
-    "motionagformer",
-    "motionbert",
     "poseda",
     "uao",
 ]
