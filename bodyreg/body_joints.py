@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from bodyreg import skeletons
 from bodyreg.files import find_licensed
 
 if TYPE_CHECKING:
+    from bodyreg.body import BodyModel
     from bodyreg.body_files import BodyArrays
 
 #: Vertices that the smplx package appends to SMPL's joints, in its order, and the head top that HybrIK adds.
@@ -66,6 +69,22 @@ def regressor_matrix(joint_set: str, arrays: BodyArrays) -> np.ndarray:
     if joint_set in _FILES and arrays.name == "smpl":
         return _published(joint_set)
     raise ValueError(f"The {arrays.name} body has no regressor for {joint_set!r}. Pass a (J, V) matrix instead.")
+
+
+def spin_joints(joints24: Tensor, landmarks: Tensor, extra: Tensor) -> Tensor:
+    """(B, 49, 3) joints of the set "spin-49", those of the chain as the chain has them (SPIN, ICCV 2019).
+
+    Args:
+        joints24: (B, 24, 3) of the chain. landmarks: (B, 21, 3) vertices in the order of `LANDMARKS`, the head top left
+            out. extra: (B, 9, 3) regressed by the matrix "extra-9".
+    """
+    return torch.cat([joints24, landmarks, extra], 1)[:, list(_OPENPOSE + _SUPERSET)]
+
+
+def body_spin_joints(body: BodyModel, vertices: Tensor, joints24: Tensor) -> Tensor:
+    """(B, 49, 3) joints of the set "spin-49" of posed bodies, from vertices (B, V, 3) and chain joints (B, 24, 3)."""
+    rows = list(body.landmarks.values())[:21]
+    return spin_joints(joints24, vertices[:, rows], body.regress(vertices, "extra-9"))
 
 
 def _reorder(matrix: np.ndarray, from_set: str, to_set: str) -> np.ndarray:

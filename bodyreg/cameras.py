@@ -238,6 +238,41 @@ def weak_from_full(transl: Any, focal_px: Any, box_size_px: Any, offset_px: Any 
     return _stack([scale / box_size_px, transl[..., 0] - 2 * ox / scale, transl[..., 1] - 2 * oy / scale], transl)
 
 
+def transl_from_spin(weak: torch.Tensor, focal_px: float = 5000.0, crop_px: int = 224) -> torch.Tensor:
+    """Translation (B, 3) in metres that SPIN (Kolotouros et al., ICCV 2019) gives a weak camera (B, 3) s, tx, ty.
+
+    (tx, ty, 2 f / (n s + 1e-9)) for the focal length f and side n of the crop, both in pixels. Nothing keeps s from
+    being zero or negative; then the depth is huge or negative.
+    """
+    import torch
+
+    return torch.cat([weak[:, 1:], 2 * focal_px / (crop_px * weak[:, :1] + 1e-9)], 1)
+
+
+def fit_translation(joints: torch.Tensor, keypoints_px: torch.Tensor, focal_px: float, size_px: float) -> torch.Tensor:
+    """Translation (B, 3) in metres that best brings joints (B, J, 3) to key points (B, J, 3) x, y, confidence.
+
+    Weighted least squares of the projection equations multiplied by depth, through 3 x 3 normal equations (SPIN): the
+    principal point is the middle of a picture `size_px` wide. Where no solution is determined (no confidence) it is
+    (1, 1, 1), as in SPIN.
+    """
+    import torch
+
+    root = keypoints_px[..., 2].sqrt().repeat_interleave(2, 1)
+    offset = keypoints_px[..., :2] - size_px / 2
+    B, J = joints.shape[:2]
+    A = joints.new_zeros(B, 2 * J, 3)
+    A[:, 0::2, 0] = A[:, 1::2, 1] = focal_px
+    A[..., 2] = -offset.reshape(B, -1)
+    b = (offset * joints[..., 2:] - focal_px * joints[..., :2]).reshape(B, -1)
+    A, b = A * root[..., None], b * root
+    normal, right = (A.mT @ A).double(), (A.mT @ b[..., None]).double()
+    solvable = torch.linalg.det(normal).abs() > 1e-9
+    eye = torch.eye(3, dtype=normal.dtype, device=normal.device)
+    found = torch.linalg.solve(torch.where(solvable[:, None, None], normal, eye), right)[..., 0]
+    return torch.where(solvable[:, None], found, torch.ones_like(found)).to(joints.dtype)
+
+
 # ---- lens distortion ------------------------------------------------------------------------------------------------
 
 
