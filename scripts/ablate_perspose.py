@@ -1,0 +1,234 @@
+"""Perspective Encoding (PE) and Perspective Rotation (PR), each on and off, on synthetic people.
+
+    python scripts/ablate_perspose.py --motion FOLDER --out DIR [--samples 20000] [--seeds 3] ...
+
+The shipped weights were trained with both switches on. So that no variant starts nearer to home than another, they are
+first trained with the switches drawn at random at every batch: the common checkpoint. From there each of the four
+variants is fine-tuned with equal budgets; the same seed shows every variant the same people in the same clothes, light
+and views. PE off means a map of zeros, PR off a crop around the box whose principal point lies where it falls.
+
+Errors are of the body after inverse kinematics with flip test, each against the truth in its own crop's frame; they do
+not change under rotation, so that frames do not matter. DIR receives a folder a run, `ablation.json`, `ablation.md` and
+`ablation.png`. Killed at any point it goes on from the last hundred steps; finished runs are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from _ablation_report import Run, write_report
+
+from bodyreg.body import BodyModel
+from bodyreg.checkpoints import default_weights, load_model, save_weights
+from bodyreg.data.synthetic.prepare import ensure_shards
+from bodyreg.data.synthetic.scenes import SceneSettings
+from bodyreg.data.synthetic.stream import ShardStream
+from bodyreg.evaluation.metrics import mpjpe, pa_mpjpe, pve
+from bodyreg.files import atomic_write, load_checkpoint
+from bodyreg.inverse_kinematics import inverse_kinematics
+from bodyreg.models.perspose import normalise_image
+from bodyreg.models.registry import default_settings
+from bodyreg.training.regressor import RegressorModule, regressor_losses
+from bodyreg.training.run import start_from
+from bodyreg.training.settings import RegressorSettings
+
+log = logging.getLogger("ablation")
+_COMMON_SEED = 100  # of the common checkpoint, whose batches no run repeats
+_CHECKPOINT_EVERY = 100
+
+
+class Variant(NamedTuple):
+    """One row of the table: a name and the two switches."""
+
+    name: str
+    encoding: bool
+    rotation: bool
+
+
+VARIANTS = (Variant("none", False, False), Variant("PE", True, False), Variant("PR", False, True),
+            Variant("PE+PR", True, True))  # fmt: skip
+
+
+class Folders(NamedTuple):
+    """Shards by the rotation switch."""
+
+    train: dict[bool, Path]
+    held_out: dict[bool, Path]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of runs, tables and the plot")
+    parser.add_argument("--motion", type=Path, help="folder of AMASS-layout files; default: the shipped pose prior")
+    parser.add_argument("--train", type=Path, help="shards with PR; default: rendered into DIR")
+    parser.add_argument("--held-out", type=Path, help="shards with PR of clips not trained on; default: rendered")
+    parser.add_argument("--train-people", type=int, default=12288, help="rendered of each kind, where there are none")
+    parser.add_argument("--people", type=int, default=2000, help="test people")
+    parser.add_argument("--common-samples", type=int, default=30000, help="budget of the common checkpoint")
+    parser.add_argument("--samples", type=int, default=20000, help="budget of a run")
+    parser.add_argument("--seeds", type=int, default=3, help="paired seeds")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--crop-size", type=int, default=96, help="side of the crops, pixels")
+    parser.add_argument("--lr", type=float, default=3e-4, help="highest rate: warm-up of a tenth, then a cosine")
+    parser.add_argument("--bank-size", type=int, default=400, help="backgrounds kept in memory")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    folders, body = _folders(args), BodyModel.load("free")
+
+    common = args.out / "common" / "last.ckpt"
+    shipped = default_weights("perspose_small")
+    steps = max(1, args.common_samples // args.batch_size)
+    fit(args, body, folders, shipped, common.parent, _either, steps=steps, seed=_COMMON_SEED)
+    runs = [measure(args, body, folders, common.parent, variant, seed=None) for variant in VARIANTS]
+    for seed in range(args.seeds):
+        for variant in VARIANTS:
+            folder = args.out / f"seed{seed}_{variant.name.replace('+', '_')}"
+            steps = max(1, args.samples // args.batch_size)
+            fit(args, body, folders, common, folder, lambda step, v=variant: v, steps=steps, seed=seed)
+            runs.append(measure(args, body, folders, folder, variant, seed=seed))
+            write_report(args.out, runs, budget={name: str(value) for name, value in _budget(args).items()})
+    return 0
+
+
+def _either(step: int) -> Variant:
+    """The switches of a batch of the common checkpoint: any of the four, by its number."""
+    return VARIANTS[int(np.random.default_rng([_COMMON_SEED, step]).integers(len(VARIANTS)))]
+
+
+def _budget(args: argparse.Namespace) -> dict[str, Any]:
+    names = ("common_samples", "samples", "batch_size", "crop_size", "lr", "people")
+    return {name: getattr(args, name) for name in names}
+
+
+def _folders(args: argparse.Namespace) -> Folders:
+    """Shards of both kinds, rendered where there are none: the same people, turned to or not."""
+    train = {True: args.train or args.out / "train", False: args.out / "train_unturned"}
+    held_out = {True: args.held_out or args.out / "held_out", False: args.out / "held_out_unturned"}
+    for rotation in (True, False):
+        scenes = SceneSettings(perspective_rotation=rotation)
+        ensure_shards(train[rotation], args.train_people, motion=args.motion, settings=scenes, progress=False)
+        ensure_shards(
+            held_out[rotation], args.people, motion=args.motion, held_out=True, settings=scenes, progress=False
+        )
+    return Folders(train, held_out)
+
+
+def _settings(args: argparse.Namespace, steps: int, variant: Variant) -> RegressorSettings:
+    settings = RegressorSettings()
+    model = replace(default_settings("perspose_small"), crop_size=args.crop_size,
+                    perspective_encoding=variant.encoding, perspective_rotation=variant.rotation)  # fmt: skip
+    optimiser = replace(settings.optimiser, lr=args.lr, warmup_steps=max(1, steps // 10))
+    return replace(settings, model=model, optimiser=optimiser, run=replace(settings.run, steps=steps))
+
+
+def fit(
+    args: argparse.Namespace, body: BodyModel, folders: Folders, start: Path, out: Path,
+    choose: Callable[[int], Variant], *, steps: int, seed: int,
+) -> None:  # fmt: skip
+    """Train from `start` for `steps` batches with the switches that `choose` gives for each; `out` gets last.ckpt.
+
+    A batch is decided by seed and number alone: a run that goes on sees what an undisturbed one would.
+    """
+    last = out / "last.ckpt"
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    module = RegressorModule(_settings(args, steps, choose(0)))
+    options = module.configure_optimizers()
+    optimiser, schedule = options["optimizer"], options["lr_scheduler"]["scheduler"]
+    done = 0
+    if last.exists():
+        state = load_checkpoint(last)
+        done = int(state["step"])
+        module.load_state_dict(state["state_dict"])
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+    else:
+        start_from(module.model, start)
+    if done >= steps:
+        return
+    streams = {
+        rotation: ShardStream(folder, body, crop_size=args.crop_size, batch_size=args.batch_size, seed=seed, pool=4,
+                              bank_size=args.bank_size, perspective_rotation=rotation)
+        for rotation, folder in folders.train.items()
+    }  # fmt: skip
+    weights = vars(module.settings.loss)
+    module.train()
+    begin = time.monotonic()
+    for step in range(done, steps):
+        variant = choose(step)
+        module.model.use_encoding = variant.encoding
+        losses = regressor_losses(module.model, streams[variant.rotation].batch(step))
+        total = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), module.settings.optimiser.clip)
+        optimiser.step()
+        schedule.step()
+        if (step + 1) % _CHECKPOINT_EVERY == 0 or step + 1 == steps:
+            with atomic_write(last) as temporary:
+                torch.save({"step": step + 1, "state_dict": module.state_dict(), "optimiser": optimiser.state_dict(),
+                            "schedule": schedule.state_dict()}, temporary)  # fmt: skip
+            rate = (step + 1 - done) * args.batch_size / (time.monotonic() - begin)
+            log.info("%s: step %d of %d, loss %.3f, %.0f samples/s", out.name, step + 1, steps, total.item(), rate)
+
+
+def measure(
+    args: argparse.Namespace, body: BodyModel, folders: Folders, out: Path, variant: Variant, *, seed: int | None
+) -> Run:
+    """Errors of every test person, metres, from the file of an earlier call where there is one.
+
+    Args:
+        seed: of the run; None for the common checkpoint, which is scored with the switches of every variant.
+    """
+    path = out / f"errors_{variant.name.replace('+', '_')}.npz"
+    if not path.exists():
+        settings = _settings(args, 1, variant).model
+        module = RegressorModule(_settings(args, 1, variant))
+        module.load_state_dict(load_checkpoint(out / "last.ckpt")["state_dict"])
+        weights = out / f"weights_{variant.name.replace('+', '_')}.safetensors"
+        save_weights(weights, module.model, settings)
+        columns = _errors(args, load_model(weights).model, body, folders.held_out[variant.rotation], variant)
+        with atomic_write(path) as temporary, open(temporary, "wb") as stream:
+            np.savez(stream, **columns)
+        log.info("%s %s: MPJPE %.1f mm", out.name, variant.name, 1000 * columns["MPJPE"].mean())
+    with np.load(path, allow_pickle=False) as data:
+        return Run(variant.name, seed, {name: data[name] for name in data.files})
+
+
+def _errors(args: argparse.Namespace, network: Any, body: BodyModel, shards: Path, variant: Variant) -> dict:
+    stream = ShardStream(shards, body, crop_size=args.crop_size, batch_size=64, seed=1, augment=False,
+                         bank_size=min(64, args.bank_size), perspective_rotation=variant.rotation)  # fmt: skip
+    parents = torch.as_tensor(body.parents).clamp(min=0)
+    rows: dict[str, list[torch.Tensor]] = {}
+    with torch.inference_mode():
+        for batch in stream.once(args.people):
+            decoded = network.predict(normalise_image(batch["image"].float() / 255), batch["K_crop"])
+            aim = decoded.xyz[:, :24] + decoded.xyz0
+            solved = inverse_kinematics(body, aim, decoded.ortho_twist, decoded.beta, decoded.leaf_rot)
+            posed = body(solved.betas, solved.R_local[:, 1:], solved.R_local[:, 0])
+            R = batch["R_global"]
+            true = body(batch["betas"], (R[:, parents].mT @ R)[:, 1:], R[:, 0])
+            joints, true_joints = posed.joints - posed.joints[:, :1], true.joints - true.joints[:, :1]
+            values = {
+                "MPJPE": mpjpe(joints, true_joints), "PA-MPJPE": pa_mpjpe(joints, true_joints),
+                "PVE": pve(posed.vertices - posed.joints[:, :1], true.vertices - true.joints[:, :1]),
+                "fov_rad": batch["fov_rad"], "off_axis_rad": batch["off_axis_rad"], "betas": batch["betas"],
+            }  # fmt: skip
+            for name, value in values.items():
+                rows.setdefault(name, []).append(value)
+    return {name: torch.cat(values).numpy() for name, values in rows.items()}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
