@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bodyreg.pickles import UnsafeFileError, safe_load_joblib, safe_unpickle
+from bodyreg.pickles import UnsafeFileError, safe_load_joblib, safe_load_object_npz, safe_unpickle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["MissingFileError", "UnsafeFileError", "atomic_write", "find_licensed", "load_checkpoint",
-           "safe_load_joblib", "safe_load_npz", "safe_unpickle", "search_places", "sha256_arrays",
-           "sha256_file", "user_data_folder"]
+           "safe_load_joblib", "safe_load_npz", "safe_load_object_npz", "safe_unpickle", "search_places",
+           "sha256_arrays", "sha256_file", "user_data_folder"]
 
 ENVIRONMENT = "BODYREG_DATA"
 
@@ -173,14 +173,36 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Any:
 
 
 def _numpy_globals() -> list[Any]:
-    """Numpy scalars and arrays: training scripts leave a best score or a random state beside the weights."""
+    """Numpy scalars, arrays and generators: training scripts leave a best score or a random state beside the weights.
+
+    A generator becomes an inert object: nothing of numpy's random module is imported or run.
+    """
     import numpy._core.multiarray as multiarray
 
     named = [(f, f"numpy.{core}.multiarray.{f.__name__}") for core in ("core", "_core")
              for f in (multiarray.scalar, multiarray._reconstruct)]
     dtypes = [getattr(np.dtypes, name) for name in dir(np.dtypes) if name.endswith("DType")
               and name not in ("ObjectDType", "VoidDType")]
-    return [*named, np.ndarray, np.dtype, *dtypes]
+    random = [(_RandomState, name) for name in _RANDOM_STATES]
+    return [*named, *random, np.ndarray, np.dtype, *dtypes]
+
+
+class _RandomState:
+    """Stands in for a generator of random numbers that a checkpoint holds; its state is thrown away."""
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+# What numpy's generators call themselves in pickles, from version 1.11 to 2.
+_RANDOM_STATES = (
+    "numpy.random.__RandomState_ctor", "numpy.random.mtrand.__RandomState_ctor", "numpy.random.mtrand.RandomState",
+    *(f"numpy.random._pickle.__{kind}_ctor" for kind in ("randomstate", "bit_generator", "generator")),
+    "numpy.random._mt19937.MT19937", "numpy.random._pcg64.PCG64",
+)  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------- writing and hashes

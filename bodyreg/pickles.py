@@ -13,6 +13,7 @@ import gzip
 import io
 import lzma
 import pickle
+import zipfile
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -329,3 +330,35 @@ def safe_load_joblib(path: str | os.PathLike[str]) -> Any:
             return _JoblibUnpickler(stream).load()
 
         return _guarded(path, load)
+
+
+# --------------------------------------------------------------------------------------------------- pickles inside npz
+
+
+def safe_load_object_npz(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Entries of an npz whose arrays may be pickled Python objects, read by the rules of `safe_unpickle`.
+
+    A single pickled object, as `numpy.savez(file, positions=dictionary)` stores it, is given without an array around.
+
+    Raises:
+        UnsafeFileError: an entry names a class that is not in the list. ValueError: no npz, or a damaged one.
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".npy")]
+            return {name.removesuffix(".npy"): _entry_of(archive, name, path) for name in names}
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{path} is not a readable npz file ({error}). Fetch it again.") from None
+
+
+def _entry_of(archive: zipfile.ZipFile, name: str, path: Path) -> Any:
+    with archive.open(name) as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        _, _, dtype = header(file)
+        if dtype.hasobject:
+            value = _guarded(path, lambda: _Unpickler(file, encoding="latin1").load())
+            return value.item() if isinstance(value, np.ndarray) and value.shape == () else value
+    with archive.open(name) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)

@@ -20,7 +20,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "config": ("config",),
     "skeletons": ("skeletons",),
     "rotations": ("rotations",),
-    "cameras": ("cameras",),
+    "windows": ("windows",),
+    "cameras": ("cameras", "lens"),
     "crops": ("crops",),
     "encoding": ("encoding",),
     "body": ("body", "body_files", "body_joints", "body_export", "body_smplx", "free_body", "skinning"),
@@ -40,7 +41,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "inference": ("inference",),
     "top": ("", "__main__", "cli", "doctor"),
 }
-_BASE = {"files", "config", "skeletons", "rotations"}
+_BASE = {"files", "config", "skeletons", "rotations", "windows"}
 _GEOMETRY = {"rotations", "cameras", "crops", "encoding"}
 _BODY = {"body", "inverse_kinematics"}
 _SCORES = {"skeletons", "body", "models", "adapt", "data", "metrics"}
@@ -51,6 +52,7 @@ MAY_USE: dict[str, set[str]] = {
     "config": set(),
     "skeletons": set(),
     "rotations": set(),
+    "windows": set(),
     "cameras": {"rotations"},
     "crops": {"rotations", "cameras"},
     "encoding": {"rotations", "cameras", "crops"},
@@ -58,7 +60,7 @@ MAY_USE: dict[str, set[str]] = {
     "inverse_kinematics": {"files", "rotations", "skeletons", "renderers.threads", "body"},
     "models": _BASE | _GEOMETRY | _BODY,
     "checkpoints": _BASE | _GEOMETRY | _BODY | {"models"},
-    "data": {"skeletons", "files", "renderers", "priors"} | _GEOMETRY | _BODY,
+    "data": {"skeletons", "files", "windows", "renderers", "priors"} | _GEOMETRY | _BODY,
     "losses": {"rotations", "cameras", "skeletons", "renderers", "priors"},
     "adapt": {"models", "losses", "body", "cameras", "skeletons", "renderers", "priors"},
     "metrics": set(),

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-__all__ = ["decay_groups", "stepped_rate"]
+__all__ = ["bn_momentum", "cosine_rate", "decay_groups", "exponential_rate", "stepped_rate"]
 
 
 def stepped_rate(epoch: float, lr: float, period: float, gamma: float = 0.75) -> float:
@@ -21,6 +21,22 @@ def stepped_rate(epoch: float, lr: float, period: float, gamma: float = 0.75) ->
     if epoch < 1:
         return lr * (epoch + 0.01)
     return lr * gamma ** math.floor((epoch - 1) / period)
+
+
+def exponential_rate(epoch: int, lr: float, decay: float, halve_every: int = 0) -> float:
+    """Rate in an epoch (from 0): lr times `decay` after each, or times 0.5 instead after every `halve_every`-th."""
+    halvings = epoch // halve_every if halve_every else 0
+    return lr * decay ** (epoch - halvings) * 0.5**halvings
+
+
+def cosine_rate(epoch: int, epochs: int, lr: float, lowest: float) -> float:
+    """Rate in an epoch (from 0) of a half cosine from lr to `lowest`, which the epoch after the last would have."""
+    return lowest + 0.5 * (lr - lowest) * (1 + math.cos(math.pi * min(epoch, epochs) / epochs))
+
+
+def bn_momentum(epoch: int, epochs: int, first: float = 0.1, last: float = 0.001) -> float:
+    """Momentum of batch normalisation in an epoch (from 0): from `first` down to `last` exponentially (VideoPose3D)."""
+    return first * (last / first) ** (epoch / epochs)
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict]:

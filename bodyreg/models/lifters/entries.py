@@ -56,7 +56,7 @@ ENTRIES: tuple[LifterEntry, ...] = (
         summary="Dilated temporal convolutions: the plain baseline of all lifters.",
         source="Pavllo et al., 3D human pose estimation in video with temporal convolutions, CVPR 2019",
         receptive_field=product_of_widths,
-        any_length=True,
+        dense=True,
         figures=(
             Figure("Human3.6M, CPN, 243 frames", {"MPJPE": 46.8}, "its README"),
             Figure("HumanEva, three actions", {"P-MPJPE": 33.0}, "its README"),
@@ -79,7 +79,8 @@ ENTRIES: tuple[LifterEntry, ...] = (
         receptive_field=product_of_widths,
         figures=(
             Figure(
-                "Human3.6M, CPN, 243 frames", {"MPJPE": 44.4, "P-MPJPE": 34.8},
+                "Human3.6M, CPN, 243 frames",
+                {"MPJPE": 44.4, "P-MPJPE": 34.8},
                 "a later paper's comparison; the released code belongs to an earlier submission",
             ),
             Figure("Human3.6M, ground truth 2D, 243 frames", {"MPJPE": 21.0}, "a later paper's comparison"),
@@ -90,8 +91,13 @@ ENTRIES: tuple[LifterEntry, ...] = (
         builder=_gla_gcn_paper,
         presets={
             "81": {
-                "filter_widths": [3, 3, 3, 3], "channels": 96, "dropout": 0.1, "graph": "h36m", "blocks": 3,
-                "connected": "mix", "mix": 0.5,
+                "filter_widths": [3, 3, 3, 3],
+                "channels": 96,
+                "dropout": 0.1,
+                "graph": "h36m",
+                "blocks": 3,
+                "connected": "mix",
+                "mix": 0.5,
             },
             "243": {"filter_widths": [3, 3, 3, 3, 3]},
             "27": {"filter_widths": [3, 3, 3]},
@@ -107,8 +113,15 @@ ENTRIES: tuple[LifterEntry, ...] = (
         builder=_convformer,
         presets={
             "243": {
-                "frames": 243, "embed": 32, "spatial_blocks": 2, "temporal_blocks": 2, "heads": 8,
-                "kernels": [7, 7, 7], "mlp_ratio": 2.0, "drop_path": 0.2, "aggregation_dropout": 0.2,
+                "frames": 243,
+                "embed": 32,
+                "spatial_blocks": 2,
+                "temporal_blocks": 2,
+                "heads": 8,
+                "kernels": [7, 7, 7],
+                "mlp_ratio": 2.0,
+                "drop_path": 0.2,
+                "aggregation_dropout": 0.2,
             },
             "143": {"frames": 143},
             "81": {"frames": 81},

@@ -76,7 +76,7 @@ class LifterEntry:
         summary: one sentence. source: the paper.
         receptive_field: options -> frames of a clip.
         channels: numbers a key point: 2, or 3 with confidence.
-        any_length: the network also takes clips of other lengths than its receptive field.
+        dense: a longer clip than the receptive field gives a pose for each place the field has in it.
         figures: published results.
     """
 
@@ -88,7 +88,7 @@ class LifterEntry:
     source: str
     receptive_field: Callable[[Mapping[str, Any]], int] = frames_option
     channels: int = 2
-    any_length: bool = False
+    dense: bool = False
     figures: tuple[Figure, ...] = ()
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from bodyreg.training.schedules import decay_groups, stepped_rate
+from bodyreg.training.schedules import bn_momentum, cosine_rate, decay_groups, exponential_rate, stepped_rate
 
 
 def test_the_rate_rises_in_the_first_epoch_and_falls_in_steps():
@@ -25,3 +25,18 @@ def test_only_weights_of_several_axes_decay():
     assert decay["names"] == ["0.weight"] and decay["weight_decay"] == 0.1
     assert set(plain["names"]) == {"bias", "0.bias", "1.weight", "1.bias", "2.bias"} and plain["weight_decay"] == 0
     assert decay["params"][0] is module[0].weight
+
+
+def test_exponential_rate_halves_instead_of_decaying():
+    rates = [1.0]
+    for epoch in range(1, 12):  # after each epoch, counted from one
+        rates.append(rates[-1] * (0.5 if epoch % 5 == 0 else 0.95))
+    assert [exponential_rate(e, 1.0, 0.95, 5) for e in range(12)] == pytest.approx(rates)
+    assert exponential_rate(7, 2.0, 0.99) == pytest.approx(2.0 * 0.99**7)
+
+
+def test_cosine_rate_and_momentum_reach_both_ends():
+    assert cosine_rate(0, 80, 0.01, 1e-5) == pytest.approx(0.01) and cosine_rate(80, 80, 0.01, 1e-5) == pytest.approx(
+        1e-5
+    )
+    assert bn_momentum(0, 80) == pytest.approx(0.1) and bn_momentum(80, 80) == pytest.approx(0.001)
