@@ -93,8 +93,8 @@ def check_d3dp(golden) -> None:
         close(denoiser.time_mlp[0](i["t"]), golden.out("time_sinusoid"), 1e-4, "sinusoid of time")
         close(denoiser(i["x2d"], i["x3d"], i["t"]), golden.out("denoiser_train"), 1e-4, "denoiser")
         noise = [i[f"noise_{k}"] for k in range(config["sampling_timesteps"])]
-        close(sampler(i["x2d"], i["x2d_flip"], noise), golden.out("y"), 1e-4, "sampler")
-        close(sampler(i["x2d"], None, noise), golden.out("y"), 1e-4, "sampler that mirrors the key points itself")
+        close(sampler.sample(i["x2d"], i["x2d_flip"], noise), golden.out("y"), 1e-4, "sampler")
+        close(sampler.sample(i["x2d"], None, noise), golden.out("y"), 1e-4, "sampler that mirrors by itself")
 
 
 CHECKS = [

@@ -13,6 +13,17 @@ _HOMES = {
     "lifter_entry": "registry",
     "build_lifter": "registry",
     "VideoPose3D": "videopose",
+    "MixSTE": "mixste",
+    "KTPFormer": "ktpformer",
+    "DSTformer": "motionbert",
+    "MHFormer": "mhformer",
+    "MotionAGFormer": "motionagformer",
+    "Pruning": "hot",
+    "Pruned": "hot",
+    "FrameSelector": "hot",
+    "TokenRecovery": "hot",
+    "Diffusion": "diffusion",
+    "load_published_lifter": "published",
 }
 
 __all__ = [*_HOMES]

@@ -82,19 +82,20 @@ class Diffusion(nn.Module):
     Args:
         pose_estimator: denoiser (key points, noisy pose, time) -> pose. joint_set: of key points and poses.
         timesteps: T. sampling_timesteps: K denoising steps. hypotheses: H poses a clip. scale: of the signal.
-        eta: 1 adds the noise of DDPM in each step, 0 none.
+        eta: 1 adds the noise of DDPM in each step, 0 none. seed: of the noise when `forward` samples.
     """
 
     def __init__(
         self, pose_estimator: nn.Module, *, joint_set: str = "h36m-17", timesteps: int = 1000,
         sampling_timesteps: int = 5, hypotheses: int = 5, scale: float = 1.0, eta: float = 1.0,
+        seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         if not 1 <= sampling_timesteps <= timesteps:
             raise ValueError(f"{sampling_timesteps} steps do not fit into {timesteps}. Take fewer sampling steps.")
         self.pose_estimator = pose_estimator
         self.timesteps, self.sampling_timesteps, self.hypotheses = timesteps, sampling_timesteps, hypotheses
-        self.scale, self.eta = scale, eta
+        self.scale, self.eta, self.seed = scale, eta, seed
         self.mirror = list(skeletons.get(joint_set).mirror)
         for name, values in _schedule(timesteps).items():
             self.register_buffer(name, values, persistent=False)
@@ -120,7 +121,23 @@ class Diffusion(nn.Module):
         t = torch.randint(self.timesteps, (len(x),), device=x.device)
         return self.pose_estimator(x, self.noisy_input(pose, t, torch.randn_like(pose)), t)
 
-    def forward(
+    def forward(self, x: Tensor, pose: Tensor | None = None) -> Tensor:
+        """(B, F, J, 2) key points -> (B, F, J, 3) pose.
+
+        In training, the clean pose predicted from `pose` (B, F, J, 3) under noise. Otherwise P-Agg over the last step
+        of `sample`, whose noise is the same on every call.
+
+        Raises:
+            ValueError: no pose in training.
+        """
+        if self.training:
+            if pose is None:
+                raise ValueError("A diffusion is trained on noised poses. Pass the true pose, or call eval() first.")
+            return self.training_pose(x, pose)
+        generator = torch.Generator().manual_seed(self.seed)
+        return mean_pose(self.sample(x, generator=generator)[:, -1])
+
+    def sample(
         self, x: Tensor, x_flip: Tensor | None = None, noise: Sequence[Tensor] | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:  # fmt: skip

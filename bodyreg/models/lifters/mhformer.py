@@ -1,7 +1,7 @@
 """MHFormer (Li et al., CVPR 2022): three hypotheses, each refined alone, then in exchange with the others.
 
-With `Pruning(recover=False)` it is TPC-MHFormer (Li et al., CVPR 2024); the hourglass is not defined for its three
-streams. Module names are those of the published network.
+With `Pruning(recover=False)` it is TPC-MHFormer (Li et al., CVPR 2024). With `recover` it regrows its three streams
+side by side, a variant of ours without published weights. Module names are those of the published network.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bodyreg.models.lifters.hot import PrunableLifter, Pruning, take_frames
+from bodyreg.models.lifters.hot import PrunableLifter, Pruning
 from bodyreg.models.lifters.layers import Block, CrossAttention, DropPath, Mlp, SelfAttention, check_clip, depth_rates
 
 __all__ = ["MHFormer"]
@@ -125,7 +125,7 @@ class MHFormer(PrunableLifter):
     Args:
         frames: of a clip, a multiple of 9. joints, joints_out: of input and output. channels: numbers a key point.
         width: C of a stream. hidden: of the perceptrons over all streams. heads: of attention over frames.
-        pruning: TPC before refinement 0 or 1.
+        pruning: TPC or HoT, before refinement 0 or 1.
     """
 
     name = "MHFormer"
@@ -137,8 +137,6 @@ class MHFormer(PrunableLifter):
         super().__init__()
         if frames < 1 or frames % _FRAME_HEADS:
             raise ValueError(f"MHFormer was asked for clips of {frames} frames. Give a multiple of {_FRAME_HEADS}.")
-        if pruning is not None and pruning.recover:
-            raise ValueError("HoT is not defined for MHFormer's three streams. Prune it with recover=False.")
         self.frames, self.joints, self.channels_in = frames, joints, channels
         coordinates = channels * joints
         for k in _STREAMS:
@@ -149,7 +147,7 @@ class MHFormer(PrunableLifter):
             self.add_module(f"embedding_{k}", short if frames <= _SHORT else convolution)
         self.Transformer_hypothesis = _Hypotheses(frames, width, heads, hidden)
         self.regression = nn.Sequential(nn.BatchNorm1d(3 * width), nn.Conv1d(3 * width, 3 * joints_out, 1))
-        self._add_pruning(pruning, frames, width, heads, blocks=2, first=0)
+        self._add_pruning(pruning, frames, 3 * width, heads, blocks=2, first=0)
 
     def _generate(self, x: Tensor) -> list[Tensor]:
         """(B, F, J, 2) -> three hypotheses (B, F, C), each built on the one before."""
@@ -166,8 +164,9 @@ class MHFormer(PrunableLifter):
         streams = hypotheses.start(self._generate(x))
         for i, block in enumerate(hypotheses.SHR_blocks):
             if self.pruning is not None and i == self.pruning.layer_index:
-                kept = self.selector(torch.cat(streams, dim=-1), noise, index)
-                streams = [take_frames(stream, kept) for stream in streams]
+                # The three streams side by side are the tokens of one joint.
+                tokens, kept = self._prune(torch.cat(streams, dim=-1)[:, :, None], noise, index)
+                streams = list(tokens.squeeze(2).chunk(3, dim=-1))
             streams = block(streams)
-        y = self.regression(hypotheses(streams).transpose(1, 2))
-        return y.transpose(1, 2).unflatten(2, (-1, 3)), kept
+        tokens = self._regrow(hypotheses(streams)[:, :, None]).squeeze(2)
+        return self.regression(tokens.transpose(1, 2)).transpose(1, 2).unflatten(2, (-1, 3)), kept

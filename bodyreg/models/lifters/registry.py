@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from bodyreg.models.lifters import entries
+from bodyreg.models.lifters import entries, entries_transformers
 from bodyreg.models.lifters.record import LifterEntry, LifterSettings
 
 if TYPE_CHECKING:
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LIFTERS", "LifterEntry", "LifterSettings", "build_lifter", "lifter_entry"]
 
-LIFTERS: dict[str, LifterEntry] = {entry.name: entry for entry in (*entries.ENTRIES,)}
+LIFTERS: dict[str, LifterEntry] = {
+    entry.name: entry for entry in (*entries.ENTRIES, *entries_transformers.ENTRIES)
+}
 
 
 def lifter_entry(name: str) -> LifterEntry:
