@@ -207,8 +207,8 @@ class SpinCrops(torch.utils.data.Dataset):
         crop = crop_labels(
             labels, self.table.centre[index], float(self.table.scale[index]), a, reference=self.reference
         )
-        pixels = keypoints.astype(np.float64)
-        pixels[:, :2] = (pixels[:, :2] + 1) * (CROP_PX / 2)
+        pixels = keypoints.copy()  # in single precision, as in the released code: the box is cut to whole pixels
+        pixels[:, :2] = (pixels[:, :2] + 1) * np.float32(CROP_PX / 2)
         return keep_person(crop, pixels)
 
 

@@ -152,7 +152,7 @@ def keep_person(labels: np.ndarray, keypoints_px: np.ndarray, *, least: float = 
 
     Without any such key point nothing is known, and every pixel has no label (255).
     """
-    seen = np.asarray(keypoints_px, np.float64)
+    seen = np.asarray(keypoints_px)
     seen = seen[seen[:, 2] > least, :2]
     if not len(seen):
         return np.full_like(labels, 255)
