@@ -1,9 +1,12 @@
-"""Checks of HoT's reference data: selection of frames, recovery, and the pruned networks."""
+"""Checks of HoT's reference data: selection of frames, recovery, the pruned networks, data and scores."""
 
 from __future__ import annotations
 
 from functools import partial
 
+import lifter_data_checks
+import lifter_evaluation
+import metrics_checks
 import torch
 from lifter_networks import build_host, close, load, same, tensor, tolerance
 
@@ -70,20 +73,21 @@ def check_pruned(golden, small: float) -> None:
             close(pose, golden.out("y_given"), tol, "y of given frames")
 
 
+def check_metrics_losses(golden) -> None:
+    metrics_checks.check_hot_metrics(golden)
+    lifter_data_checks.lifter_losses(golden)
+
+
 CHECKS = [
+    *lifter_data_checks.HOT_CHECKS,
     ("tpc_cluster_*", check_selection),
     ("tra_*", check_recovery),
     ("*_mhformer_*", partial(check_pruned, small=2e-5)),
     ("*_motionagformer_*", partial(check_pruned, small=2e-5)),
     ("hot_*", partial(check_pruned, small=1e-5)),
     ("tpc_*", partial(check_pruned, small=1e-5)),
+    ("metrics_losses*", check_metrics_losses),
+    ("evaluate_h36m*", lifter_evaluation.check_hot_test),
 ]
 
-# Data files and scores are no matter of the networks.
-PENDING = {
-    "h36m_synthetic*": "readers of lifter data",
-    "loader_*": "readers of lifter data",
-    "coco_to_h36m*": "readers of lifter data",
-    "metrics_*": "evaluation of lifters",
-    "evaluate_h36m*": "evaluation of lifters",
-}
+PENDING = {"coco_to_h36m*": "conversion of COCO key points"}

@@ -1,7 +1,10 @@
-"""Checks of KTPFormer's reference data: graphs, units, networks and the diffusion wrapper."""
+"""Checks of KTPFormer's reference data: graphs, units, networks, the diffusion wrapper, data and scores."""
 
 from __future__ import annotations
 
+import lifter_data_checks
+import lifter_evaluation
+import metrics_checks
 import numpy as np
 import torch
 from lifter_networks import build_ktpformer, close, load, tensor, tolerance, watch
@@ -97,7 +100,13 @@ def check_d3dp(golden) -> None:
         close(sampler.sample(i["x2d"], None, noise), golden.out("y"), 1e-4, "sampler that mirrors by itself")
 
 
+def check_metrics_losses(golden) -> None:
+    metrics_checks.check_ktpformer_metrics(golden)
+    lifter_data_checks.lifter_losses(golden)
+
+
 CHECKS = [
+    *lifter_data_checks.KTPFORMER_CHECKS,
     ("topology*", check_topology),
     ("gconv_*", check_gconv),
     ("kpa_block*", check_block),
@@ -106,15 +115,7 @@ CHECKS = [
     ("stacked_tpa*", check_unit),
     ("model_*", check_ktpformer),
     ("d3dp_sampler*", check_d3dp),
+    ("metrics_losses*", check_metrics_losses),
+    ("metrics_3dhp*", metrics_checks.check_ktpformer_metrics_3dhp),
+    ("evaluate_h36m*", lifter_evaluation.check_ktpformer_test),
 ]
-
-# Data files and scores are no matter of the networks.
-PENDING = {
-    "camera*": "readers of lifter data",
-    "chunks_*": "readers of lifter data",
-    "eval_windows*": "readers of lifter data",
-    "h36m_dataset*": "readers of lifter data",
-    "deterministic_random*": "readers of lifter data",
-    "evaluate_h36m*": "evaluation of lifters",
-    "metrics_*": "evaluation of lifters",
-}
