@@ -192,7 +192,7 @@ def evaluate(
     from bodyreg.checkpoints import default_weights, load_model
     from bodyreg.config import load
     from bodyreg.data.synthetic.prepare import ensure_shards
-    from bodyreg.evaluation.evaluate import evaluate_synthetic, table, write_scores
+    from bodyreg.evaluation.synthetic import evaluate_synthetic, table, write_scores
     from bodyreg.training.settings import RegressorSettings
 
     settings = load(RegressorSettings, config, overrides or [])

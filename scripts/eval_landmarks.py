@@ -20,7 +20,7 @@ from bodyreg.cameras import resolve_camera
 from bodyreg.checkpoints import default_weights, load_model
 from bodyreg.data.folder import read_image
 from bodyreg.data.synthetic.prepare import ensure_shards
-from bodyreg.evaluation.evaluate import evaluate_landmarks, markdown_table, mean_vertices, write_scores
+from bodyreg.evaluation.synthetic import evaluate_landmarks, markdown_table, mean_vertices, write_scores
 from bodyreg.files import atomic_write
 from renderers.shading import contact_sheet, overlay
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from bodyreg import config
 from bodyreg.checkpoints import load_model, read_header
-from bodyreg.evaluation.evaluate import Score, markdown_table
+from bodyreg.evaluation.synthetic import Score, markdown_table
 from bodyreg.files import atomic_write
 from bodyreg.training.settings import RegressorSettings
 

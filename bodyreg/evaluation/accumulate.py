@@ -172,7 +172,7 @@ def _for_checks(protocol: Protocol, p: Tensor, g: Tensor, rows: list[int]) -> di
 class Errors(NamedTuple):
     """Errors of all samples in their order: values (N,) by name, NaN where a metric has none; joints (N, J) metres.
 
-    batch (N,) names the batch of each; `scored` (N,) says who was scored, `failed` (N,) whose prediction was not finite.
+    batch (N,) names the batch of each; `scored` (N,) says who was scored, `failed` (N,) whose prediction is not finite.
     """
 
     values: dict[str, np.ndarray]
@@ -230,7 +230,7 @@ class ErrorAccumulator(Metric):
         missing = found.failed.new_full(found.failed.shape, torch.nan, dtype=torch.float64)
         values = [found.values.get(name, missing).double() for name in self._columns]
         self.index.append(torch.as_tensor(rows, dtype=torch.int64, device=self.device))
-        process, processes = _place()
+        process, processes = process_place()
         self.batch.append(torch.full_like(self.index[-1], self._round * processes + process))
         self.values.append(torch.stack([*values, found.failed.double()], 1).to(self.device))
         self.joints.append(found.joints.float().to(self.device))
@@ -377,7 +377,7 @@ class MeanError(Metric):
         return self.total / self.count
 
 
-def _place() -> tuple[int, int]:
+def process_place() -> tuple[int, int]:
     """This process and how many there are."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()

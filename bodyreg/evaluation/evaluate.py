@@ -1,236 +1,267 @@
-"""Scoring regressors: on held-out synthetic people with exact truth, and on crops with landmarks of another system."""
+"""Scoring: predictions, of a file or of a model, against the truth of a data set under a named protocol.
+
+Batches of people stream through; only errors of single samples are kept (`accumulate`). Under DDP every process scores
+its share and all get the same result.
+"""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+import difflib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from bodyreg.body import BodyModel, BodyOutput
-from bodyreg.cameras import resolve_camera
-from bodyreg.checkpoints import LoadedModel
-from bodyreg.crops import crop_image, make_crop
-from bodyreg.data.folder import read_image
-from bodyreg.data.synthetic.stream import ShardStream
-from bodyreg.evaluation.metrics import align, mpjpe, pa_mpjpe, point_errors, pve
-from bodyreg.files import atomic_write
-from bodyreg.inverse_kinematics import inverse_kinematics
-from bodyreg.models.decoding import Decoded
-from bodyreg.models.perspose import PersPose, normalise_image
+from bodyreg import skeletons
+from bodyreg.evaluation.accumulate import HIDDEN, ErrorAccumulator, Errors, Samples, columns, group_means, process_place
+from bodyreg.evaluation.protocols import Protocol, fitting, get
+from bodyreg.evaluation.truth import Source, Truth
 
-__all__ = [
-    "Score",
-    "evaluate_synthetic",
-    "evaluate_landmarks",
-    "mean_vertices",
-    "table",
-    "markdown_table",
-    "write_scores",
-]
+__all__ = ["Result", "evaluate", "match"]
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 5  # names in a message
+_UNITS = {"millimetres": 1000.0, "centimetres": 100.0}
+_TALLEST_M = 20.0  # no body reaches so far from its middle; in millimetres a child does
 
 
 @dataclass(frozen=True)
-class Score:
-    """One line of a table: what was scored, on how many people, and the errors by name in millimetres."""
+class Result:
+    """One row of a table: who was scored, under which protocol, on what, and the means.
 
-    name: str
-    people: int
-    errors_mm: dict[str, float]
+    Attributes:
+        system: name of what was scored. protocol: the record. dataset, origin: of the truth.
+        samples: how many were scored. dropped: reason -> names of samples that were not.
+        errors: mean by metric; metres, shares for PCK and AUC; a metric that does not apply is absent.
+        groups: (name, samples, means) of each action, sequence or scene, as the protocol averages.
+        by_action: the same by action where samples have one.
+        joints: name of each evaluated joint and its mean error, metres.
+        batch_mean: the means as mean of batch means, which some published systems print.
+        weights_hash: of the weights, empty for predictions of a file. notes: warnings and remarks.
+    """
+
+    system: str
+    protocol: Protocol
+    dataset: str
+    origin: str
+    samples: int
+    dropped: dict[str, list[str]]
+    errors: dict[str, float]
+    groups: list[tuple[str, int, dict[str, float]]]
+    by_action: list[tuple[str, int, dict[str, float]]]
+    joints: dict[str, float]
+    batch_mean: dict[str, float]
+    weights_hash: str = ""
+    notes: list[str] = field(default_factory=list)
 
 
-def evaluate_synthetic(
-    loaded: LoadedModel, body: BodyModel, shards: str | Path, *, people: int = 2048, batch_size: int = 64
-) -> list[Score]:
-    """Score a regressor on held-out synthetic people, seen upright and unoccluded as inference would crop them.
-
-    Joints are SMPL-24 relative to the pelvis in the crop's camera frame; PA is after a similarity alignment of the
-    24 joints; PVE is over all vertices relative to the pelvis. The mean pose is the constant, best in the mean, that
-    knows nothing of the picture; its PVE is over every tenth vertex.
+def evaluate(
+    predictions: Source,
+    truth: Truth,
+    protocol: Protocol | str,
+    *,
+    system: str = "predictions",
+    weights_hash: str = "",
+    batch_size: int = 256,
+    allow_failures: bool = False,
+    notes: Sequence[str] = (),
+) -> Result:
+    """Score predictions under a protocol.
 
     Args:
-        loaded: the regressor. body: the body the shards were made with. shards: folder of held-out people.
-        people: how many are scored; fewer when the folder holds fewer, never one twice.
-        batch_size: people a forward pass.
-
-    Returns:
-        Lines for the network's own joints, for the body after inverse kinematics, and for the mean pose.
+        predictions: of exactly the samples the protocol counts, in any order; named like the truth's.
+        truth: true people of the data set.
+        protocol: a record, or the name of one.
+        system, weights_hash: of what is scored, for the table. notes: remarks for the table's foot.
+        batch_size: people at a time, also of the mean over batches.
+        allow_failures: leave predictions that are not finite out, counted and named, instead of refusing them.
 
     Raises:
-        ValueError: the folder holds no shards.
+        ValueError: the protocol is not for this data set, predictions lack or exceed samples, hold other joints, other
+            units or numbers that are not finite, or there is nothing to score.
     """
-    stream = ShardStream(
-        shards, body, crop_size=loaded.settings.crop_size, batch_size=batch_size, seed=1, augment=False, bank_size=64,
-        perspective_rotation=loaded.settings.perspective_rotation,
+    protocol = get(protocol) if isinstance(protocol, str) else protocol
+    check_dataset(protocol, truth.dataset)
+    counted = counted_rows(protocol, truth.source.samples)
+    samples = subset(truth.source.samples, counted)
+    places = match(predictions.samples, samples)
+    accumulator = ErrorAccumulator(protocol, samples)
+    process, processes = process_place()
+    starts = range(0, len(samples), batch_size)
+    with torch.no_grad():
+        for number, start in enumerate(starts):
+            if number % processes != process:
+                continue
+            rows = np.arange(start, min(start + batch_size, len(samples)))
+            true, pred = truth.source.points(counted[rows], protocol), predictions.points(places[rows], protocol)
+            if pred.vertices is not None and true.vertices is not None and pred.vertices.shape != true.vertices.shape:
+                raise ValueError(
+                    f"Predicted meshes have {pred.vertices.shape[1]} vertices and true ones {true.vertices.shape[1]}. "
+                    "Give meshes of the body the truth is made with, or joints alone."
+                )
+            accumulator.update(rows, pred.joints, true.joints, pred.vertices, true.vertices)
+            if number < processes:
+                check_units(accumulator)
+    errors = accumulator.compute()
+    _check_finite(errors, samples, allow_failures)
+    found = [*notes, *side_warnings(errors, protocol)]
+    for note in found[len(notes) :]:
+        log.warning("%s", note)
+    return _result(errors, samples, protocol, truth, system, weights_hash, found)
+
+
+def _result(
+    errors: Errors, samples: Samples, protocol: Protocol, truth: Truth, system: str, weights_hash: str, notes: list[str]
+) -> Result:
+    means = group_means(errors, samples, protocol)
+    used = errors.scored & ~errors.failed
+    by_action = []
+    if all(samples.actions) and len(samples):
+        by_action = group_means(errors, samples, protocol, "actions").groups
+    joint_set = skeletons.get(protocol.joint_set)
+    names = [joint_set.joints[i] for i in protocol.rows("joints")]
+    failed = [samples.names[k] for k in np.flatnonzero(errors.failed)]
+    return Result(
+        system, protocol, truth.dataset, truth.origin, int(used.sum()),
+        {"prediction not finite": failed} if failed else {}, means.total, means.groups, by_action,
+        dict(zip(names, errors.joints[used].astype(np.float64).mean(0).tolist(), strict=True)),
+        group_means(errors, samples, protocol, "batches").total, weights_hash, notes,
     )  # fmt: skip
-    network: Any = loaded.model
-    sums: dict[str, list[torch.Tensor]] = {}
-    joints_true, vertices_true = [], []
-
-    def record(name: str, values: torch.Tensor) -> None:
-        sums.setdefault(name, []).append(values)
-
-    with torch.inference_mode():
-        for batch in stream.once(people):
-            decoded, posed = _pose(network, body, batch["image"], batch["K_crop"])
-            R_true, local = batch["R_global"], _local(batch["R_global"], body)
-            true = body(batch["betas"], local[:, 1:], R_true[:, 0])
-            joints, vertices = _rooted(true.joints, true.joints), _rooted(true.vertices, true.joints)
-            record("network joints/MPJPE", mpjpe(decoded.xyz[:, :24], joints))
-            record("network joints/PA-MPJPE", pa_mpjpe(decoded.xyz[:, :24], joints))
-            predicted = _rooted(posed.joints, posed.joints)
-            record("body/MPJPE", mpjpe(predicted, joints))
-            record("body/PA-MPJPE", pa_mpjpe(predicted, joints))
-            record("body/PVE", pve(_rooted(posed.vertices, posed.joints), vertices))
-            joints_true.append(joints)
-            vertices_true.append(vertices[:, ::10])
-    every, sparse = torch.cat(joints_true), torch.cat(vertices_true)
-    mean = every.mean(0, keepdim=True).expand_as(every)
-    record("mean pose/MPJPE", mpjpe(mean, every))
-    record("mean pose/PA-MPJPE", pa_mpjpe(mean, every))
-    record("mean pose/PVE", point_errors(sparse.mean(0, keepdim=True).expand_as(sparse), sparse).mean(-1))
-    return _scores(sums, len(every))
 
 
-def evaluate_landmarks(
-    loaded: LoadedModel, body: BodyModel, crops: str | Path, landmarks: str | Path, mean_pose: torch.Tensor
-) -> tuple[list[Score], dict[str, torch.Tensor]]:
-    """Distance of surface landmarks on person-centred crops to those another system recovered.
-
-    Args:
-        crops: folder of square pictures. landmarks: folder of JSON files of the same stems, key `landmarks_m`: name to
-            (x, y, z), camera axes, metres. mean_pose: (V, 3) vertices that know nothing of the picture.
-
-    Returns:
-        A line a crop with the regressor's and the mean pose's distance after similarity alignment (PA) and after
-        aligning the means only, a line of means, and by crop the predicted vertices (V, 3) in its camera's frame
-        (`resolve_camera` of its size), metres.
+def check_dataset(protocol: Protocol, dataset: str) -> None:
+    """Refuse a protocol of another data set.
 
     Raises:
-        ValueError: no PNG crops, a crop without a landmark file, or a file without landmarks the body knows.
+        ValueError: naming those that fit.
     """
-    rows, bodies = [], {}
-    for path in sorted(Path(crops).glob("*.png")):
-        wanted = _landmarks(Path(landmarks) / f"{path.stem}.json")
-        names = [name for name in wanted if name.removesuffix("_tip") in body.landmarks]
-        if not names:
-            known = ", ".join([*body.landmarks][:5])
-            raise ValueError(f"None of the landmarks of {path.stem} is one of the body's. Name them as in {known}.")
-        index = torch.tensor([body.landmarks[name.removesuffix("_tip")] for name in names])
-        true = torch.tensor([wanted[name] for name in names], dtype=torch.float32)[None]
-        vertices = _whole_crop(loaded, body, read_image(path).rgb)
-        bodies[path.stem] = vertices
-        errors = {}
-        for name, points in (("", vertices[index]), ("mean pose ", mean_pose[index])):
-            points = points[None]
-            errors[f"{name}PA"] = 1000 * float(point_errors(align(points, true).aligned, true).mean())
-            centred = points - points.mean(1, keepdim=True) + true.mean(1, keepdim=True)
-            errors[f"{name}mean-aligned"] = 1000 * float(point_errors(centred, true).mean())
-        rows.append(Score(path.stem, 1, errors))
-    if not rows:
-        raise ValueError(f"{crops} holds no PNG crops. Name a folder of person-centred pictures.")
-    mean = {name: float(np.mean([row.errors_mm[name] for row in rows])) for name in rows[0].errors_mm}
-    return [*rows, Score("mean", len(rows), mean)], bodies
-
-
-def _landmarks(path: Path) -> dict[str, list[float]]:
-    """Name to (x, y, z) of one landmark file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {str(name): [float(v) for v in point] for name, point in content["landmarks_m"].items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    if protocol.dataset not in (dataset, "any"):
         raise ValueError(
-            f"{path} holds no landmarks ({type(error).__name__}: {error}). "
-            'Give a JSON file {"landmarks_m": {name: [x, y, z]}} for every crop.'
-        ) from None
+            f"The protocol {protocol.label} is for {protocol.dataset}, and the truth is of {dataset!r}. "
+            f"Protocols that fit it: {', '.join(fitting(dataset))}."
+        )
 
 
-def _pose(network: PersPose, body: BodyModel, image: torch.Tensor, K: torch.Tensor) -> tuple[Decoded, BodyOutput]:
-    """What the network says of (B, 3, h, w) uint8 crops, and the bodies that inverse kinematics makes of it."""
-    image = normalise_image(image.float() / 255).contiguous(memory_format=torch.channels_last)
-    decoded = network.predict(image, K)
-    aim = decoded.xyz[:, :24] + decoded.xyz0
-    solved = inverse_kinematics(body, aim, decoded.ortho_twist, decoded.beta, decoded.leaf_rot)
-    return decoded, body(solved.betas, solved.R_local[:, 1:], solved.R_local[:, 0], solved.transl)
+def counted_rows(protocol: Protocol, samples: Samples) -> np.ndarray:
+    """Rows of the samples that a protocol counts: every n-th, of its camera.
 
-
-def _whole_crop(loaded: LoadedModel, body: BodyModel, rgb: np.ndarray) -> torch.Tensor:
-    """(V, 3) vertices for a picture that is a person-centred crop already, in its camera's frame."""
-    network: Any = loaded.model
-    camera = resolve_camera(rgb.shape[:2])
-    size = loaded.settings.crop_size
-    crop = make_crop(camera, np.array([0.0, 0.0, rgb.shape[1], rgb.shape[0]]), (size, size))
-    image = torch.from_numpy(crop_image(rgb, crop)).permute(2, 0, 1)[None]
-    with torch.inference_mode():
-        K = torch.from_numpy(crop.K_crop).float()[None]
-        _, posed = _pose(network, body, image, K)
-    return posed.vertices[0] @ torch.from_numpy(crop.R_crop_from_cam).float()
-
-
-def mean_vertices(body: BodyModel, shards: str | Path, people: int = 512) -> torch.Tensor:
-    """(V, 3) mean of the true pelvis-relative vertices of held-out people: a constant prediction.
-
-    Args:
-        body: the body the shards were made with. shards: folder of held-out people. people: averaged over at most.
+    Raises:
+        ValueError: none is left.
     """
-    stream = ShardStream(shards, body, crop_size=32, batch_size=64, augment=False, bank_size=2)
-    total, count = torch.zeros(len(body.v_template), 3), 0
-    with torch.inference_mode():
-        for batch in stream.once(people):
-            out = body(batch["betas"], _local(batch["R_global"], body)[:, 1:], batch["R_global"][:, 0])
-            total += _rooted(out.vertices, out.joints).sum(0)
-            count += len(out.vertices)
-    return total / count
-
-
-def table(scores: list[Score]) -> list[tuple[str, ...]]:
-    """Rows of text, the header first: name, people, and every error that any line has, "-" where a line has not."""
-    names = list(dict.fromkeys(name for score in scores for name in score.errors_mm))
-    rows = [("mm", "people", *names)]
-    for score in scores:
-        errors = (f"{score.errors_mm[name]:.1f}" if name in score.errors_mm else "-" for name in names)
-        rows.append((score.name, str(score.people), *errors))
+    rows = np.arange(len(samples))[:: protocol.every]
+    if protocol.camera:
+        rows = np.array([k for k in rows if protocol.camera in samples.names[k]], np.int64)
+    if not len(rows):
+        raise ValueError(
+            f"None of {len(samples)} samples counts under {protocol.label} ({protocol.frame_rule}). Check the file."
+        )
     return rows
 
 
-def markdown_table(scores: list[Score]) -> str:
-    """`table` in Markdown."""
-    header, *rows = ("| " + " | ".join(row) + " |" for row in table(scores))
-    rule = "|---" + "|---:" * (header.count("|") - 2) + "|"
-    return "\n".join([header, rule, *rows]) + "\n"
+def subset(samples: Samples, rows: np.ndarray) -> Samples:
+    """The samples of some rows."""
+    labels = [tuple(column[k] for k in rows) for column in
+              (samples.names, samples.sequences, samples.actions, samples.subjects, samples.scenes)]  # fmt: skip
+    return Samples(labels[0], labels[1], labels[2], labels[3], labels[4], samples.frames[rows])
 
 
-def write_scores(path: str | Path, loaded: LoadedModel, scores: list[Score], *, data: str) -> None:
-    """Write scores as JSON: model, weights_hash, body, data, and per line name, people and errors_mm.
+def match(predicted: Samples, wanted: Samples) -> np.ndarray:
+    """(N,) row of `predicted` for each sample of `wanted`, by name.
 
-    Args:
-        path: of the file. loaded: what was scored. scores: the lines. data: on what, in words.
+    Predictions without names (all of them empty or numbers in order) are taken to be in the truth's order.
+
+    Raises:
+        ValueError: samples are missing, or there are some that the truth has not; the first few are named.
     """
-    record = {
-        "model": loaded.settings.name, "weights_hash": loaded.weights_hash, "body": loaded.body, "data": data,
-        "scores": [asdict(score) for score in scores],
-    }  # fmt: skip
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if all(name == str(k) for k, name in enumerate(predicted.names)):
+        if len(predicted) != len(wanted):
+            raise ValueError(
+                f"There are {len(predicted)} predictions without names and {len(wanted)} samples to score. Give one "
+                "for each in order, or name them."
+            )
+        return np.arange(len(wanted))
+    keys = [_plain(name) for name in wanted.names]
+    depth = max(key.count("/") for key in keys) + 1
+    # Folders above those of the truth are the writer's own.
+    given = ["/".join(_plain(name).split("/")[-depth:]) for name in predicted.names]
+    places = {key: k for k, key in enumerate(given)}
+    missing = [name for name, key in zip(wanted.names, keys, strict=True) if key not in places]
+    known = set(keys)
+    extra = [name for name, key in zip(predicted.names, given, strict=True) if key not in known]
+    if missing or extra:
+        parts = [f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{' ...' if len(names) > _SHOWN else ''}"
+                 for what, names in (("are missing", missing), ("are not in the truth", extra)) if names]  # fmt: skip
+        hint = ""
+        if missing and extra and (near := difflib.get_close_matches(missing[0], extra[:2000], n=1)):
+            hint = f" {near[0]!r} looks like {missing[0]!r}: name predictions as the truth does."
+        raise ValueError(
+            f"Predictions do not fit the {len(wanted)} samples to score; {'; '.join(parts)}.{hint} "
+            "Give exactly one for each."
+        )
+    return np.array([places[key] for key in keys])
 
 
-def _rooted(points: torch.Tensor, joints: torch.Tensor) -> torch.Tensor:
-    return points - joints[:, :1]
+def _plain(name: str) -> str:
+    """A name without what writers of paths do differently: backslashes, a leading dot, the number of a lone person."""
+    return name.replace("\\", "/").removeprefix("./").removesuffix("#0")
 
 
-def _local(R_global: torch.Tensor, body: BodyModel) -> torch.Tensor:
-    parents = torch.as_tensor(body.parents)
-    local = R_global[:, parents.clamp(min=0)].mT @ R_global
-    local[:, 0] = R_global[:, 0]
-    return local
+def check_units(accumulator: ErrorAccumulator) -> None:
+    """Refuse people of impossible size, which are metres and millimetres mixed up.
+
+    Raises:
+        ValueError: naming the unit that the prediction or the truth seems to be in.
+    """
+    names = columns(accumulator.protocol)
+    values = torch.cat(accumulator.values)
+    pred, true = (values[:, names.index(name)].nanmedian().item() for name in HIDDEN[:2])
+    if true > _TALLEST_M:
+        raise ValueError(f"The truth reaches {true:.0f} from its middle: it is not in metres. Prepare the data again.")
+    if not pred > 0 or not true > 0:
+        return
+    for unit, factor in _UNITS.items():
+        if 0.4 < pred / true / factor < 2.5:
+            raise ValueError(
+                f"The predictions look like {unit}: they are {pred / true:.0f} times the truth's size, which is in "
+                f"metres. Say so with --units {'mm' if factor == 1000 else 'cm'}, or divide them by {factor:.0f}."
+            )
+        if 0.4 < pred / true * factor < 2.5:
+            raise ValueError(
+                f"The predictions are {true / pred:.0f} times smaller than the truth, as if metres had been divided by "
+                f"{factor:.0f} once too often. Give metres."
+            )
 
 
-def _scores(sums: dict[str, list[torch.Tensor]], people: int) -> list[Score]:
-    lines: dict[str, dict[str, float]] = {}
-    for key, values in sums.items():
-        name, error = key.split("/")
-        lines.setdefault(name, {})[error] = 1000 * float(torch.cat(values).mean())
-    return [Score(name, people, errors) for name, errors in lines.items()]
+def side_warnings(errors: Errors, protocol: Protocol) -> list[str]:
+    """A warning when the predictions fit better with left and right exchanged, in the whole body or in the legs."""
+    used = errors.scored & ~errors.failed
+    rows = protocol.rows("joints")
+    joint_set = skeletons.get(protocol.joint_set)
+    if not used.any() or all(joint_set.mirror[i] == i for i in rows):
+        return []
+    given = float(errors.joints[used].mean())
+    whole, legs = (float(errors.values[name][used].mean()) for name in HIDDEN[2:])
+    better = min(whole, legs)
+    if not better < 0.9 * given:
+        return []
+    what = "left and right" if whole <= legs else "the legs' left and right"
+    set_hint = "" if whole <= legs else " H36M's order comes with either leg first: h36m-17 or h36m-17-left."
+    return [
+        f"{what} look exchanged in the predictions: MPJPE is {1000 * given:.1f} mm as given and {1000 * better:.1f} mm "
+        f"with {what} exchanged.{set_hint}"
+    ]
+
+
+def _check_finite(errors: Errors, samples: Samples, allow: bool) -> None:
+    failed = [samples.names[k] for k in np.flatnonzero(errors.failed)]
+    if failed and (not allow or len(failed) == len(samples)):
+        more = " ..." if len(failed) > _SHOWN else ""
+        raise ValueError(
+            f"{len(failed)} of {len(samples)} predictions hold numbers that are not finite: "
+            f"{', '.join(failed[:_SHOWN])}{more}. Mend them, or pass --allow-failures to score the others and count "
+            "these."
+        )
+

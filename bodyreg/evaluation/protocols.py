@@ -32,7 +32,8 @@ class Protocol:
     Attributes:
         name: its name. dataset: the data set it is for, "any" for all. split: its part. summary: whom it reproduces.
         frame_rule: which frames count, in words; readers of the data set apply it.
-        truth: where true joints come from: "regressor" (mesh times matrix), "stored" or "mocap".
+        truth: where true joints come from: "regressor" (mesh times matrix), "chain" (the joints a mesh was posed by),
+            "stored" or "mocap".
         gender: of the true body: "annotated", "neutral", or "-" where there is none.
         joint_set: the set in which root, alignment and evaluated joints are named.
         joints: the evaluated joints by name; none means all of the set.
@@ -49,6 +50,7 @@ class Protocol:
         pck_inclusive: count a joint that is exactly at the threshold, and integrate AUC over 0..199 mm as 3DPW's
             challenge does, instead of averaging PCK over 0, 5, ..., 150 mm.
         groups: joints of PCK and AUC by group, printed beside the totals.
+        every: only every n-th sample of the prepared file counts. camera: only samples whose name holds this do.
         source: where this was written down.
         changed: what differs from the protocol of that name.
     """
@@ -72,6 +74,8 @@ class Protocol:
     pck_m: float = 0.150
     pck_inclusive: bool = False
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    every: int = 1
+    camera: str = ""
     source: str = ""
     changed: tuple[tuple[str, str], ...] = ()
 
@@ -80,7 +84,7 @@ class Protocol:
             ("pred_root", self.pred_root, PRED_ROOTS), ("aggregate", self.aggregate, AGGREGATES),
             ("pve", self.pve, ("root", "raw")), ("dataset", self.dataset, _DATASETS),
             ("gender", self.gender, ("annotated", "neutral", "-")),
-            ("truth", self.truth, ("regressor", "stored", "mocap")),
+            ("truth", self.truth, ("regressor", "chain", "stored", "mocap")),
         ):  # fmt: skip
             if value not in known:
                 raise ValueError(f"The protocol {self.name!r} has {what}={value!r}. Choose one of {', '.join(known)}.")
@@ -208,7 +212,7 @@ _SHIPPED = (
     ),
     Protocol(
         "pw3d-j24-challenge", "pw3d", "all", "the official 3DPW challenge script",
-        "trusted camera pose and any 2D point found, all 87 tracks", "regressor", "annotated", "smpl-24", ("pelvis",),
+        "trusted camera pose and any 2D point found, all 87 tracks", "chain", "annotated", "smpl-24", ("pelvis",),
         metrics=("MPJPE", "PA-MPJPE", "PCK", "AUC"), pck_joints=_CHALLENGE_LIMBS, pck_m=0.050, pck_inclusive=True,
         source="3DPW challenge, von Marcard et al. 2018",
     ),
@@ -224,13 +228,13 @@ _SHIPPED = (
     ),
     Protocol(
         "h36m-mesh-p2", "h36m", "valid-p2", "SPIN's lineage on Human3.6M, frontal camera",
-        "S9 and S11, every fifth frame, camera 60457274", "mocap", "-", "h36m-17", ("pelvis",), _J14,
+        "S9 and S11, every fifth frame, camera 60457274", "mocap", "-", "h36m-17", ("pelvis",), _J14, camera="60457274",
         source="evaluation of SPIN, Kolotouros et al. 2019",
     ),
     Protocol(
         "h36m-mosh-j14", "h36m", "test", "PersPose on Human3.6M: MoSh meshes, not mocap joints",
         "S9 and S11 without drifted sequences, every 20th frame, four cameras", "regressor", "neutral", "h36m-17",
-        ("pelvis",), _J14, metrics=_MESH, source="evaluation of PersPose, Hao and Li 2025",
+        ("pelvis",), _J14, metrics=_MESH, every=4, source="evaluation of PersPose, Hao and Li 2025",
     ),
     Protocol(
         "h36m-moon-p1", "h36m", "test", "PoseNet's Protocol 1: trained on six subjects, tested on S11, aligned",
@@ -276,7 +280,7 @@ _SHIPPED = (
     ),
     Protocol(
         "synthetic-smpl24", "synthetic", "held-out", "held-out synthetic people of the free body, SMPL's joints",
-        "people of clips never trained on, upright and unoccluded", "regressor", "neutral", "smpl-24", ("pelvis",),
+        "people of clips never trained on, upright and unoccluded", "chain", "neutral", "smpl-24", ("pelvis",),
         metrics=_MESH, source="this package",
     ),
 )  # fmt: skip

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from bodyreg.checkpoints import save_weights
 from bodyreg.cli import app
 from bodyreg.data.synthetic import prepare
-from bodyreg.evaluation import evaluate
+from bodyreg.evaluation import synthetic
 from bodyreg.files import MissingFileError
 from bodyreg.inference.folder import FolderSummary
 from bodyreg.inference.results import PhotoRecord
@@ -87,7 +87,7 @@ def test_evaluate_prints_and_writes_scores(monkeypatch, tmp_path):
         calls.append((loaded.settings, body.name, shards, people))
         return [evaluate.Score("network", people, {"MPJPE": 12.34}), evaluate.Score("mean pose", people, {"PVE": 5.0})]
 
-    monkeypatch.setattr(evaluate, "evaluate_synthetic", stand_in)
+    monkeypatch.setattr(synthetic, "evaluate_synthetic", stand_in)
     rendered = []
     monkeypatch.setattr(prepare, "ensure_shards", lambda folder, people, **_: rendered.append((folder, people)))
     line = ["evaluate", "perspose_small", "data.held_out=there", "--people", "7", "--out", str(tmp_path / "s.json")]

@@ -12,8 +12,8 @@ import pytest
 from bodyreg import config
 from bodyreg.checkpoints import load_model, save_weights
 from bodyreg.data.synthetic import prepare
-from bodyreg.evaluation import evaluate
-from bodyreg.evaluation.evaluate import Score, write_scores
+from bodyreg.evaluation import synthetic
+from bodyreg.evaluation.synthetic import Score, write_scores
 from bodyreg.models.registry import ModelSettings, build
 from bodyreg.training.settings import DataSettings, RegressorSettings
 
@@ -42,7 +42,7 @@ def test_landmark_scores_come_with_pictures(weights, tmp_path, monkeypatch, caps
     from bodyreg.body import BodyModel
 
     body = BodyModel.load("free")
-    monkeypatch.setattr(evaluate, "mean_vertices", lambda *_: body.v_template)
+    monkeypatch.setattr(synthetic, "mean_vertices", lambda *_: body.v_template)
     monkeypatch.setattr(prepare, "ensure_shards", lambda *_, **__: None)
     crops, out = tmp_path / "crops", tmp_path / "out"
     crops.mkdir()

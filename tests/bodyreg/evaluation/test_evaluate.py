@@ -1,170 +1,253 @@
-"""Scoring: perfect predictions score 0, nobody counts twice, the mean pose is the mean, files say what was measured."""
+"""Scoring: the numbers of a naive loop, every averaging order, and a clear message for each kind of wrong input."""
 
-import json
-from types import SimpleNamespace
+from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
-import torch
 
-from bodyreg.checkpoints import LoadedModel
-from bodyreg.data.synthetic.stream import ShardStream
-from bodyreg.evaluation import evaluate
-from bodyreg.evaluation.evaluate import (
-    Score,
-    evaluate_landmarks,
-    evaluate_synthetic,
-    markdown_table,
-    mean_vertices,
-    table,
-    write_scores,
-)
-from bodyreg.models.decoding import Decoded
-from bodyreg.models.registry import ModelSettings
+from bodyreg import skeletons
+from bodyreg.evaluation import metrics, protocols
+from bodyreg.evaluation.accumulate import Samples
+from bodyreg.evaluation.evaluate import evaluate, match
+from bodyreg.evaluation.truth import StoredJoints, Truth
 
 
-@pytest.fixture(autouse=True)
-def grey_backgrounds(monkeypatch):
-    """The oracle looks at the camera alone: no pictures need to be drawn for it."""
-    grey = np.full((1, 64, 64, 3), 128, np.uint8)
-    monkeypatch.setattr("bodyreg.data.synthetic.stream.background_bank", lambda *_: grey)
+def source(joints, samples, joint_set="h36m-17"):
+    return StoredJoints(joints, joint_set, samples)
 
 
-class Oracle(torch.nn.Module):
-    """Predicts the truth of the picture it is shown, turned and shifted by a given error in x, metres."""
-
-    def __init__(self, batches, error: float = 0.0) -> None:
-        super().__init__()
-        self.truth = {batch["K_crop"].numpy().tobytes(): batch for batch in batches}
-        self.error = error
-
-    def predict(self, image, K_crop, *, flip_test=True):
-        batch = self.truth[K_crop.numpy().tobytes()]
-        joints = batch["joints"].clone()
-        joints[:, 1:, 0] += self.error
-        root, none = joints[:, :1], torch.zeros(len(joints), 25, 1)
-        twist = torch.cat([batch["twist"], torch.zeros(len(joints), 1, 3)], 1)
-        return Decoded(none, none, none[:, :1], none, joints - root, root, twist, batch["leaf"], batch["betas"])
+def naive_mpjpe(p: np.ndarray, g: np.ndarray) -> float:
+    return float(np.mean([np.sqrt(((a - b) ** 2).sum()) for a, b in zip(p, g, strict=True)]))
 
 
-def oracle(shard_folder, body, error=0.0):
-    options = {"crop_size": 64, "batch_size": 8, "seed": 1, "augment": False, "bank_size": 64}
-    batches = ShardStream(shard_folder, body, **options).once()
-    return LoadedModel(Oracle(batches, error), ModelSettings(crop_size=64), "0" * 64, "free")
+def fixed_example() -> tuple[np.ndarray, np.ndarray]:
+    f, j, c = np.meshgrid(np.arange(6.0), np.arange(17.0), np.arange(3.0), indexing="ij")
+    g = 0.5 * np.sin(0.7 * f + 1.3 * j + 2.1 * c) + 0.2 * np.cos(0.4 * f + 0.3 * j * (c + 1))
+    return 0.9 * g + 0.06 * np.cos(0.5 * f + 0.9 * j + 1.7 * c), g
 
 
-def scores_by_name(scores):
-    return {score.name: score for score in scores}
+@pytest.mark.parametrize(
+    ("protocol", "joint_set", "expected"),
+    [
+        ("h36m-lift-17[pred_root=subtract,aggregate=frames]", "h36m-17",
+         {"MPJPE": 105.001885, "PA-MPJPE": 79.010429, "N-MPJPE": 91.169127, "MPJVE": 57.307037}),
+        ("pw3d-j14", "h36m-17-left", {"MPJPE": 109.418841, "PA-MPJPE": 78.931340}),
+        ("pw3d-j14-midhip", "h36m-17-left", {"MPJPE": 93.555129, "PA-MPJPE": 78.931340}),
+        ("mpi3dhp-mesh-17", "h36m-17", {"MPJPE": 105.001885, "PCK": 803.92157, "AUC": 329.22201}),
+        ("mpi3dhp-lift-17[pred_root=subtract]", "mpi3dhp-17",
+         {"MPJPE": 118.441803, "PCK": 619.04762, "AUC": 231.95084}),
+        ("pw3d-j14-midhip[joints=" + "+".join(skeletons.get("h36m-17").joints) + ",root=pelvis]", "h36m-17",
+         {"Accel": 34.962489}),
+    ],
+)  # fmt: skip
+def test_the_fixed_numbers_come_out_of_the_whole_path(protocol, joint_set, expected):
+    p, g = fixed_example()
+    samples = Samples.of(range(6), ["one"] * 6)
+    truth = Truth(source(g, samples, joint_set), protocols.get(protocol).dataset, "")
+    result = evaluate(source(p, samples, joint_set), truth, protocol, batch_size=4)
+    for name, value in expected.items():
+        assert 1000 * result.errors[name] == pytest.approx(value, abs=1e-5 if name in ("PCK", "AUC") else 1e-6)
 
 
-def test_perfect_predictions_score_zero(shard_folder, free_body, people, monkeypatch):
-    real = evaluate.inverse_kinematics  # the grid of stature is coarser than the truth: keep the true one
-    monkeypatch.setattr(evaluate, "inverse_kinematics", lambda *a: real(*a, search=False))
-    scores = scores_by_name(evaluate_synthetic(oracle(shard_folder, free_body), free_body, shard_folder, batch_size=8))
-    for name in ("network joints", "body"):
-        assert scores[name].people == len(people.shard)
-        assert all(error < 0.3 for error in scores[name].errors_mm.values())
-    assert set(scores["body"].errors_mm) == {"MPJPE", "PA-MPJPE", "PVE"}
-    assert 100 < scores["mean pose"].errors_mm["PA-MPJPE"] < scores["mean pose"].errors_mm["MPJPE"] < 500
+def test_action_means_are_those_of_a_naive_loop(h36m_truth, noisy):
+    joints, samples = h36m_truth.source.joints.numpy(), h36m_truth.source.samples
+    pred = noisy(joints)
+    result = evaluate(source(pred, samples), h36m_truth, "h36m-lift-17[pred_root=subtract]", batch_size=4)
+    rooted_p, rooted_g = pred - pred[:, :1], joints - joints[:, :1]
+    by_action: dict[str, list[float]] = {}
+    velocity: dict[str, list[float]] = {}
+    for k, name in enumerate(samples.names):
+        by_action.setdefault(samples.actions[k], []).append(naive_mpjpe(rooted_p[k], rooted_g[k]))
+        if samples.frames[k]:
+            step = naive_mpjpe(rooted_p[k] - rooted_p[k - 1], rooted_g[k] - rooted_g[k - 1])
+            velocity.setdefault(samples.actions[k], []).append(step)
+        assert name
+    assert result.errors["MPJPE"] == pytest.approx(np.mean([np.mean(v) for v in by_action.values()]), abs=1e-9)
+    assert result.errors["MPJVE"] == pytest.approx(np.mean([np.mean(v) for v in velocity.values()]), abs=1e-9)
+    assert {name: count for name, count, _ in result.groups} == {"Walking": 16, "Eating": 7}
+    assert result.samples == 23 and not result.dropped and not result.notes
 
 
-def test_an_error_is_measured_as_large_as_it_is(shard_folder, free_body):
-    found = scores_by_name(
-        evaluate_synthetic(oracle(shard_folder, free_body, 0.024), free_body, shard_folder, batch_size=8)
-    )
-    errors = found["network joints"].errors_mm
-    assert errors["MPJPE"] == pytest.approx(24 * 23 / 24, rel=1e-3)  # the root has none
-    assert 0 < errors["PA-MPJPE"] < errors["MPJPE"]
+def test_each_averaging_order_gives_its_own_number():
+    """Two actions of 10 and 1000 frames, the first in two sequences, one of them all alone with its error."""
+    counts, errors = [4, 6, 1000], [0.100, 0.010, 0.050]
+    labels = [(f"{s}/{k}", s, a, k) for s, a, n in zip("abc", "xxy", counts, strict=True) for k in range(n)]
+    names, sequences, actions, frames = (list(column) for column in zip(*labels, strict=True))
+    samples = Samples.of(names, sequences, actions, ["S9"] * 1010, sequences, frames)
+    joints = np.random.default_rng(0).normal(0, 0.4, (1010, 17, 3))
+    shift = np.repeat(errors, counts)[:, None, None] * np.array([1.0, 0, 0])
+    pred = joints + shift
+    pred[:, 0] = joints[:, 0]
+    truth = Truth(source(joints, samples), "h36m", "")
+    found = {}
+    for aggregate in ("frames", "actions", "sequences", "scenes", "subject-actions", "batches"):
+        protocol = f"h36m-lift-17[pred_root=subtract,metrics=MPJPE,aggregate={aggregate}]"
+        found[aggregate] = evaluate(source(pred, samples), truth, protocol, batch_size=500).errors["MPJPE"]
+    e = np.array(errors) * 16 / 17
+    x = (4 * e[0] + 6 * e[1]) / 10
+    frames_mean = (10 * x + 1000 * e[2]) / 1010
+    first = (10 * x + 490 * e[2]) / 500
+    assert found["frames"] == found["scenes"] == pytest.approx(frames_mean)
+    assert found["actions"] == found["subject-actions"] == pytest.approx((x + e[2]) / 2)
+    assert found["sequences"] == pytest.approx(e.mean())
+    assert found["batches"] == pytest.approx((first + 2 * e[2]) / 3)
 
 
-def test_nobody_is_scored_twice(shard_folder, free_body, people):
-    loaded, n = oracle(shard_folder, free_body), len(people.shard)
-    many = evaluate_synthetic(loaded, free_body, shard_folder, people=10_000, batch_size=8)
-    few = evaluate_synthetic(loaded, free_body, shard_folder, people=8, batch_size=8)
-    assert {score.people for score in many} == {n} and {score.people for score in few} == {8}
+@pytest.mark.parametrize("pred_root", protocols.PRED_ROOTS)
+def test_the_three_habits_of_the_predicted_root(h36m_truth, noisy, pred_root):
+    joints, samples = h36m_truth.source.joints.numpy(), h36m_truth.source.samples
+    rooted = joints - joints[:, :1]
+    pred = noisy(rooted)
+    treated = {"raw": pred, "subtract": pred - pred[:, :1], "zero": pred.copy()}
+    treated["zero"][:, 0] = 0
+    result = evaluate(source(pred, samples), h36m_truth, f"h36m-lift-17[pred_root={pred_root},aggregate=frames]")
+    expected = np.mean([naive_mpjpe(p, g) for p, g in zip(treated[pred_root], rooted, strict=True)])
+    assert result.errors["MPJPE"] == pytest.approx(expected, abs=1e-9)
 
 
-def test_mean_vertices_are_the_mean_of_everyone(shard_folder, free_body, people):
-    labels = {name: torch.from_numpy(value) for name, value in people.shard.labels.items()}
-    with torch.no_grad():
-        out = free_body(labels["betas"], labels["body_pose"], labels["R_global"][:, 0])
-    expected = (out.vertices - out.joints[:, :1]).mean(0)
-    assert torch.allclose(mean_vertices(free_body, shard_folder), expected, atol=1e-5)
-    assert not torch.allclose(mean_vertices(free_body, shard_folder, people=5), expected, atol=1e-2)
+def test_velocities_stop_at_seams_and_gaps():
+    joints = np.random.default_rng(0).normal(0, 0.4, (9, 17, 3))
+    samples = Samples.of([f"n{k}" for k in range(9)], ["a"] * 6 + ["b"] * 3, frames=[0, 5, 10, 25, 30, 35, 0, 5, 10])
+    pred = joints + np.random.default_rng(1).normal(0, 0.02, joints.shape)
+    shuffled = np.random.default_rng(2).permutation(9)
+    names = [samples.names[k] for k in shuffled]
+    protocol = "pw3d-j14-midhip[root=pelvis,joints=" + "+".join(skeletons.get("h36m-17").joints) + "]"
+    result = evaluate(source(pred[shuffled], Samples.of(names)), Truth(source(joints, samples), "pw3d", ""), protocol)
+    p, g = (x - x[:, :1] for x in (pred, joints))
+    runs = [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    each = [naive_mpjpe(p[a] - 2 * p[b] + p[c], g[a] - 2 * g[b] + g[c]) for a, b, c in runs]
+    assert result.errors["Accel"] == pytest.approx(np.mean(each), abs=1e-9)
 
 
-@pytest.fixture
-def crops(tmp_path, free_body, monkeypatch):
-    """Two crops whose landmarks lie on the rest body, and a regressor that finds it."""
-    rest = free_body.v_template
-    monkeypatch.setattr(evaluate, "_whole_crop", lambda loaded, body, rgb: rest)
-    names = [name for name in free_body.landmarks][:8]
-    for k in range(2):
-        cv2.imwrite(str(tmp_path / f"{k}.png"), np.zeros((16, 16, 3), np.uint8))
-        points = {name: (1.5 * rest[free_body.landmarks[name]] + k).tolist() for name in names}
-        (tmp_path / f"{k}.json").write_text(json.dumps({"landmarks_m": {**points, "unknown": [0, 0, 0]}}))
-    return tmp_path
+def test_alignment_over_more_joints_than_are_averaged(h36m_truth, noisy):
+    """HybrIK aligns on all 17 and averages 14."""
+    joints, samples = h36m_truth.source.joints, h36m_truth.source.samples
+    pred = joints + 0.05 * (joints - joints.mean(1, keepdim=True)).roll(1, 1)
+    every = "+".join(skeletons.get("h36m-17").joints)
+    result = evaluate(source(pred, samples), h36m_truth, f"h36m-moon-p2[alignment={every}]")
+    rows = protocols.get("h36m-moon-p2").rows("joints")
+    aligned = metrics.align(pred, joints).aligned
+    expected = metrics.mpjpe(aligned[:, rows], joints[:, rows]).mean()
+    assert result.errors["PA-MPJPE"] == pytest.approx(float(expected), abs=1e-9)
+    assert result.errors["PA-MPJPE"] != pytest.approx(evaluate(source(pred, samples), h36m_truth, "h36m-moon-p2").errors["PA-MPJPE"])
 
 
-def test_landmarks_are_compared_up_to_a_similarity(crops, free_body):
-    bent = free_body.v_template * torch.tensor([1.0, 0.3, 1.0])
-    rows, bodies = evaluate_landmarks(None, free_body, crops, crops, bent)
-    assert [row.name for row in rows] == ["0", "1", "mean"] and rows[-1].people == 2 and set(bodies) == {"0", "1"}
-    for row in rows:
-        assert row.errors_mm["PA"] < 1e-2 < row.errors_mm["mean pose PA"]
-        assert row.errors_mm["mean-aligned"] > 10  # the scale of 1.5 stays
-    means = np.mean([[*row.errors_mm.values()] for row in rows[:2]], 0)
-    np.testing.assert_allclose([*rows[-1].errors_mm.values()], means)
+def test_both_side_orders_agree_when_declared_and_differ_wildly_when_not(make_people, noisy):
+    joints, samples = make_people("h36m-17-left")
+    truth = Truth(source(joints, samples, "h36m-17-left"), "h36m", "")
+    pred = noisy(joints, 0.02)
+    right_first = skeletons.convert(pred, "h36m-17-left", "h36m-17")
+    a = evaluate(source(pred, samples, "h36m-17-left"), truth, "h36m-mesh-p1")
+    b = evaluate(source(right_first, samples, "h36m-17"), truth, "h36m-mesh-p1")
+    mixed = evaluate(source(pred, samples, "h36m-17"), truth, "h36m-mesh-p1")
+    assert a.errors["MPJPE"] == pytest.approx(b.errors["MPJPE"], abs=1e-12)
+    assert mixed.errors["MPJPE"] > 5 * a.errors["MPJPE"]
+    assert "legs' left and right look exchanged" in mixed.notes[0] and "h36m-17-left" in mixed.notes[0]
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"landmarks_m": 3}', '{"landmarks_m": {"nose": "here"}}', None])
-def test_landmark_files_that_hold_none_are_named(crops, free_body, text):
-    (crops / "1.json").unlink() if text is None else (crops / "1.json").write_text(text)
-    with pytest.raises(ValueError, match="1.json holds no landmarks"):
-        evaluate_landmarks(None, free_body, crops, crops, free_body.v_template)
+def test_exchanged_sides_are_noticed(h36m_truth, noisy):
+    joints, samples = h36m_truth.source.joints.numpy(), h36m_truth.source.samples
+    pred = noisy(joints, 0.02)[:, list(skeletons.get("h36m-17").mirror)]
+    (note,) = evaluate(source(pred, samples), h36m_truth, "h36m-mesh-p1").notes
+    assert note.startswith("left and right look exchanged") and "mm as given" in note
 
 
-def test_crops_must_be_there_and_landmarks_be_known(crops, free_body, tmp_path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no PNG crops"):
-        evaluate_landmarks(None, free_body, tmp_path / "empty", crops, free_body.v_template)
-    (crops / "0.json").write_text('{"landmarks_m": {"antenna": [0, 0, 0]}}')
-    with pytest.raises(ValueError, match="None of the landmarks of 0"):
-        evaluate_landmarks(None, free_body, crops, crops, free_body.v_template)
+@pytest.mark.parametrize(("factor", "unit"), [(1000, "millimetres"), (100, "centimetres")])
+def test_other_units_are_named(h36m_truth, noisy, factor, unit):
+    pred = factor * noisy(h36m_truth.source.joints.numpy())
+    with pytest.raises(ValueError, match=f"look like {unit}.*--units"):
+        evaluate(source(pred, h36m_truth.source.samples), h36m_truth, "h36m-lift-17")
 
 
-def test_a_whole_crop_is_seen_as_it_is(free_body):
-    """The crop's camera is the picture's: what the network says about pixels stays where it was said."""
-    seen = {}
-
-    def predict(image, K_crop):
-        seen.update(image=image, K=K_crop)
-        joints = torch.zeros(1, 25, 3)
-        joints[:, :24] = free_body.rest_joints()
-        root = torch.tensor([[[0.0, 0.0, 3.0]]])
-        eye = torch.eye(3).expand(1, 5, 3, 3)
-        return Decoded(*[None] * 4, joints - joints[:, :1], root, torch.ones(1, 25, 3), eye, torch.zeros(1, 10))
-
-    loaded = LoadedModel(SimpleNamespace(predict=predict), ModelSettings(crop_size=64), "", "free")
-    vertices = evaluate._whole_crop(loaded, free_body, np.full((128, 128, 3), 255, np.uint8))
-    assert vertices.shape == (6890, 3) and abs(float(vertices[:, 2].mean()) - 3) < 0.1
-    assert seen["image"].shape == (1, 3, 64, 64) and torch.allclose(seen["K"][0, :2, 2], torch.tensor(32.0))
+def test_metres_divided_once_too_often_and_truth_in_millimetres(h36m_truth):
+    joints, samples = h36m_truth.source.joints, h36m_truth.source.samples
+    with pytest.raises(ValueError, match="divided by 1000 once too often"):
+        evaluate(source(joints / 1000, samples), h36m_truth, "h36m-lift-17")
+    with pytest.raises(ValueError, match="truth reaches .* not in metres"):
+        evaluate(source(joints, samples), Truth(source(1000 * joints, samples), "h36m", ""), "h36m-lift-17")
 
 
-SCORES = [Score("a", 3, {"MPJPE": 12.34, "PVE": 9.0}), Score("b", 3, {"MPJPE": 1.0})]
+def test_missing_and_extra_frames_are_named(h36m_truth):
+    joints, samples = h36m_truth.source.joints, h36m_truth.source.samples
+    fewer = Samples.of(samples.names[1:])
+    with pytest.raises(ValueError, match="1 are missing: S9/Walking/0"):
+        evaluate(source(joints[1:], fewer), h36m_truth, "h36m-lift-17")
+    with pytest.raises(ValueError, match="1 are not in the truth: S9/Walking/99"):
+        more = Samples.of([*samples.names, "S9/Walking/99"])
+        evaluate(source(joints[[*range(23), 0]], more), h36m_truth, "h36m-lift-17")
+    with pytest.raises(ValueError, match="22 predictions without names and 23 samples"):
+        evaluate(source(joints[1:], Samples.of(range(22))), h36m_truth, "h36m-lift-17")
+    with pytest.raises(ValueError, match="looks like"):
+        misspelt = Samples.of([name.replace("Walking", "walking") for name in samples.names])
+        evaluate(source(joints, misspelt), h36m_truth, "h36m-lift-17")
 
 
-def test_tables_show_every_error_of_any_line():
-    assert table(SCORES) == [("mm", "people", "MPJPE", "PVE"), ("a", "3", "12.3", "9.0"), ("b", "3", "1.0", "-")]
-    assert markdown_table(SCORES).splitlines()[:3] == [
-        "| mm | people | MPJPE | PVE |", "|---|---:|---:|---:|", "| a | 3 | 12.3 | 9.0 |",
-    ]  # fmt: skip
+def test_names_match_across_folders_and_lone_people():
+    wanted = Samples.of(["seq/image_1.jpg#0", "seq/image_1.jpg#1", "seq/image_2.jpg#0"])
+    theirs = Samples.of(["/home/them/seq/image_2.jpg", "/home/them/seq/image_1.jpg#1", "/home/them/seq/image_1.jpg"])
+    assert match(theirs, wanted).tolist() == [2, 1, 0]
+    windows = Samples.of([r".\seq\image_1.jpg".replace(".\\", ""), r"seq\image_1.jpg#1", r"seq\image_2.jpg"])
+    assert match(windows, wanted).tolist() == [0, 1, 2]
 
 
-def test_written_scores_name_the_weights(tmp_path):
-    loaded = LoadedModel(None, ModelSettings(), "abc", "free")
-    write_scores(tmp_path / "s.json", loaded, SCORES, data="people")
-    record = json.loads((tmp_path / "s.json").read_text())
-    assert (record["model"], record["weights_hash"], record["data"]) == ("perspose_small", "abc", "people")
-    assert [Score(**line) for line in record["scores"]] == SCORES
+def test_other_numbers_of_joints(h36m_truth):
+    joints, samples = h36m_truth.source.joints, h36m_truth.source.samples
+    with pytest.raises(ValueError, match=r"\(23, 16, 3\).*needs \(23, 17, 3\)"):
+        source(joints[:, :16], samples)
+    smpl = np.random.default_rng(0).normal(size=(23, 24, 3))
+    with pytest.raises(ValueError, match="needs torso, neck, nose, head of h36m-17"):
+        evaluate(source(smpl, samples, "smpl-24"), h36m_truth, "h36m-lift-17")
+    limbs = "+".join(skeletons.get("lsp-14").joints[:12])
+    shared = evaluate(source(smpl, samples, "smpl-24"), h36m_truth, f"h36m-mesh-p1[joints={limbs}]")
+    assert len(shared.joints) == 12
+
+
+def test_predictions_that_are_not_finite_are_named_and_never_silently_dropped(h36m_truth, noisy):
+    joints, samples = h36m_truth.source.joints.numpy(), h36m_truth.source.samples
+    pred = noisy(joints)
+    pred[3, 5, 1], pred[20] = np.nan, np.inf
+    with pytest.raises(ValueError, match="2 of 23 predictions.*S9/Walking/3, S11/Walking 1/2"):
+        evaluate(source(pred, samples), h36m_truth, "h36m-mesh-p1")
+    result = evaluate(source(pred, samples), h36m_truth, "h36m-mesh-p1", allow_failures=True)
+    good = np.delete(np.arange(23), [3, 20])
+    rows = protocols.get("h36m-mesh-p1").rows("joints")
+    p, g = (x[good][:, rows] - x[good, :1] for x in (pred, joints))
+    assert result.samples == 21 and result.dropped == {"prediction not finite": [samples.names[3], samples.names[20]]}
+    assert result.errors["MPJPE"] == pytest.approx(np.mean([naive_mpjpe(a, b) for a, b in zip(p, g, strict=True)]))
+    with pytest.raises(ValueError, match="23 of 23"):
+        evaluate(source(np.full_like(pred, np.nan), samples), h36m_truth, "h36m-mesh-p1", allow_failures=True)
+
+
+def test_a_protocol_of_another_data_set_is_refused_with_those_that_fit(h36m_truth):
+    with pytest.raises(ValueError, match="is for pw3d, and the truth is of 'h36m'.*h36m-mesh-p1"):
+        evaluate(h36m_truth.source, h36m_truth, "pw3d-j14")
+    smpl = np.random.default_rng(0).normal(size=(2, 24, 3))
+    anything = Truth(source(smpl, Samples.of("ab"), "smpl-24"), "emdb", "")
+    assert evaluate(anything.source, anything, "smpl24-midhip").errors["MPJPE"] == 0
+
+
+def test_samples_without_the_labels_an_average_needs(make_people):
+    joints, samples = make_people()
+    bare = Samples.of(samples.names)
+    truth = Truth(source(joints, bare), "h36m", "")
+    with pytest.raises(ValueError, match=r"averages over actions.*aggregate=frames"):
+        evaluate(truth.source, truth, "h36m-lift-17")
+
+
+def test_every_nth_sample_and_one_camera(make_people):
+    joints, samples = make_people()
+    truth = Truth(source(joints, samples), "h36m", "")
+    counted = Samples.of(samples.names[::4])
+    assert evaluate(source(joints[::4], counted), truth, "h36m-mosh-j14").samples == 6
+    cameras = Samples.of([f"S9_Eating.{camera}_{k:06d}.jpg" for k in range(3) for camera in (54138969, 60457274)])
+    both = Truth(source(joints[:6], cameras), "h36m", "")
+    assert evaluate(source(joints[1:6:2], Samples.of(cameras.names[1::2])), both, "h36m-mesh-p2").samples == 3
+    with pytest.raises(ValueError, match="None of 23 samples counts under h36m-mesh-p2"):
+        evaluate(truth.source, truth, "h36m-mesh-p2")
+
+
+def test_labels_of_samples_must_fit():
+    with pytest.raises(ValueError, match="'a' comes more than once"):
+        Samples.of(["a", "b", "a"])
+    with pytest.raises(ValueError, match="2 names and 3 actions"):
+        Samples.of("ab", actions=["x", "y", "z"])
