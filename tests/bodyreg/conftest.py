@@ -64,9 +64,20 @@ def free_body() -> BodyModel:
 
 @pytest.fixture(scope="session")
 def people(free_body: BodyModel) -> People:
-    """Some 24 people of the shipped pose prior in crops of 96 pixels."""
+    """Some 24 people of the shipped pose prior in painted clothes, in crops of 96 pixels."""
+    return _people(free_body, "painted")
+
+
+@pytest.fixture(scope="session")
+def dressed(free_body: BodyModel) -> People:
+    """The same people in garments with a shape of their own."""
+    return _people(free_body, "geometry")
+
+
+def _people(free_body: BodyModel, garments: str) -> People:
     rng = np.random.default_rng(5)
-    scenes = make_scenes(free_body, PoseSampler(None).sample(24, rng), rng, SceneSettings(crop_size=96))
+    settings = SceneSettings(crop_size=96, garments=garments)
+    scenes = make_scenes(free_body, PoseSampler(None).sample(24, rng), rng, settings)
     rest, part = free_body.v_template.numpy(), free_body.part_labels.numpy()
     return People(scenes, render_buffers(scenes, free_body.faces.numpy(), rest, part, 96))
 

@@ -28,6 +28,8 @@ _HOMES = {
     "join_shards": "shards",
     "View": "compose",
     "random_view": "compose",
+    "Tailor": "garments",
+    "sample_garments": "garments",
     "sample_outfits": "outfits",
     "body_atlas": "outfits",
     "background_bank": "backgrounds",

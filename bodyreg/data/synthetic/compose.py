@@ -12,7 +12,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from bodyreg.data.synthetic.outfits import label_at
+from bodyreg.data.synthetic.garment_labels import BARE_TORSO
+from bodyreg.data.synthetic.outfits import label_at, mirror_label
 from bodyreg.data.synthetic.shards import REST_HIGH, REST_LOW, Shard
 from renderers.backends.jit import kernel
 
@@ -39,7 +40,7 @@ def random_view(rng: np.random.Generator, room: float, augment: bool) -> View:
 class _Style(NamedTuple):
     """Colours and light of one person.
 
-    colour (20, 3) and second (20, 3) albedo a label; pattern (20, 6): kind, three frequencies, phase, share;
+    colour (21, 3) and second (21, 3) albedo a label code; pattern (21, 6): kind, three frequencies, phase, share;
     light (3) towards the lamp, crop frame; level (4): ambient, diffuse, specular, hemisphere; tint (3);
     wrinkle (8): amplitude, two wave vectors (3 each) and a phase.
     """
@@ -53,6 +54,7 @@ class _Style(NamedTuple):
     wrinkle: np.ndarray
 
 
+_TORSO_SKIN = 10  # CIHP's number of it, LIP's of jumpsuits
 _SKIN = np.array([[0.95, 0.78, 0.68], [0.88, 0.67, 0.54], [0.75, 0.53, 0.40], [0.55, 0.36, 0.26], [0.33, 0.21, 0.15]])
 _HAIR = np.array([[0.08, 0.06, 0.05], [0.20, 0.12, 0.07], [0.35, 0.22, 0.12], [0.75, 0.6, 0.35], [0.6, 0.6, 0.6]])
 
@@ -75,13 +77,13 @@ def _random_style(rng: np.random.Generator) -> _Style:
     upper, lower, shoe = _cloth_colour(rng), _cloth_colour(rng), _cloth_colour(rng)
     if mix < 0.15:
         lower = upper  # one piece, a suit
-    colour = np.zeros((20, 3), np.float32)
-    colour[[13, 14, 15, 16, 17]] = skin
+    colour = np.zeros((21, 3), np.float32)
+    colour[[13, 14, 15, 16, 17, BARE_TORSO]] = skin
     colour[1], colour[2], colour[3] = _cloth_colour(rng), hair, _cloth_colour(rng)
     colour[[5, 6, 7, 11]], colour[[9, 10, 12]] = upper, lower
     colour[8], colour[[18, 19]] = _cloth_colour(rng), shoe
-    second = np.zeros((20, 3), np.float32)
-    pattern = np.zeros((20, 6), np.float32)
+    second = np.zeros((21, 3), np.float32)
+    pattern = np.zeros((21, 6), np.float32)
     for group in ([5, 6, 7, 11], [9, 10, 12], [8], [1]):
         if rng.random() < 0.45:
             second[group] = _cloth_colour(rng)
@@ -152,6 +154,14 @@ def _in_pattern(px, py, pz, pattern):  # noqa: ANN001, ANN202
 
 
 @kernel
+def _label(pixel, px, py, pz, part_atlas, outfit):  # noqa: ANN001, ANN202
+    """Label code of a packed pixel: the stored one, or that of the painted outfit."""
+    if len(pixel) > 7:
+        return int(pixel[7])
+    return label_at(int(pixel[0]), px, py, pz, part_atlas, outfit)
+
+
+@kernel
 def _albedo(px, py, pz, part, label, part_atlas, colour, second, pattern):  # noqa: ANN001, ANN202
     """Colour of cloth, hair or skin at a point of the rest body, with eyes, brows and mouth."""
     a0, a1, a2 = colour[label, 0], colour[label, 1], colour[label, 2]
@@ -201,7 +211,7 @@ def _paint(
                 px = low[0] + step[0] * pixels[k, 4]
                 py = low[1] + step[1] * pixels[k, 5]
                 pz = low[2] + step[2] * pixels[k, 6]
-                label = label_at(part, px, py, pz, part_atlas, outfit)
+                label = _label(pixels[k], px, py, pz, part_atlas, outfit)
                 a0, a1, a2 = _albedo(px, py, pz, part, label, part_atlas, colour, second, pattern)
                 if 5 <= label <= 12 and label != 8:
                     nx, ny, nz = _wrinkled(nx, ny, nz, px, py, pz, wrinkle)
@@ -239,19 +249,51 @@ def _dense(dense, size, index, pixels, view, low, step):  # noqa: ANN001, ANN202
 
 
 @kernel
+def _parse(parsing, index, pixels, view, shift, part_atlas, outfit, low, step, hidden):  # noqa: ANN001, ANN202
+    """Labels at the pixel centres of a picture; background where `hidden`: another person, in front."""
+    size = parsing.shape[0]
+    ratio = index.shape[0] / (size * view[0])
+    for r in range(size):
+        for c in range(size):
+            k = _pixel_at(c + 0.5 - size / 2 - shift[0], r + 0.5 - size / 2 - shift[1], view, ratio, index)
+            if k < 0:
+                continue
+            px = low[0] + step[0] * pixels[k, 4]
+            py = low[1] + step[1] * pixels[k, 5]
+            pz = low[2] + step[2] * pixels[k, 6]
+            parsing[r, c] = 0 if hidden else _label(pixels[k], px, py, pz, part_atlas, outfit)
+
+
+@kernel
+def _in_frame(r, c, size, view, stored, full_from_stored, height, width):  # noqa: ANN001, ANN202
+    """Does the pixel show a part of the photograph?"""
+    ratio = stored / (size * view[0])
+    H = full_from_stored
+    sx, sy = _stored(c + 0.5 - size / 2, r + 0.5 - size / 2, view, ratio, stored)
+    w = H[2, 0] * sx + H[2, 1] * sy + H[2, 2]
+    u = (H[0, 0] * sx + H[0, 1] * sy + H[0, 2]) / w
+    v = (H[1, 0] * sx + H[1, 1] * sy + H[1, 2]) / w
+    return not (w <= 0 or u < 0 or v < 0 or u > width or v > height)
+
+
+@kernel
 def _frame(canvas, view, stored, full_from_stored, height, width):  # noqa: ANN001, ANN202
     """Black where the crop shows what lies outside the photograph, as the warp of inference leaves it."""
     size = canvas.shape[0]
-    ratio = stored / (size * view[0])
-    H = full_from_stored
     for r in range(size):
         for c in range(size):
-            sx, sy = _stored(c + 0.5 - size / 2, r + 0.5 - size / 2, view, ratio, stored)
-            w = H[2, 0] * sx + H[2, 1] * sy + H[2, 2]
-            u = (H[0, 0] * sx + H[0, 1] * sy + H[0, 2]) / w
-            v = (H[1, 0] * sx + H[1, 1] * sy + H[1, 2]) / w
-            if w <= 0 or u < 0 or v < 0 or u > width or v > height:
+            if not _in_frame(r, c, size, view, stored, full_from_stored, height, width):
                 canvas[r, c, 0], canvas[r, c, 1], canvas[r, c, 2] = 0.0, 0.0, 0.0
+
+
+@kernel
+def _frame_labels(parsing, view, stored, full_from_stored, height, width):  # noqa: ANN001, ANN202
+    """Background outside the photograph."""
+    size = parsing.shape[0]
+    for r in range(size):
+        for c in range(size):
+            if not _in_frame(r, c, size, view, stored, full_from_stored, height, width):
+                parsing[r, c] = 0
 
 
 def _index_map(shard: Shard, i: int) -> np.ndarray:
@@ -263,9 +305,10 @@ def _index_map(shard: Shard, i: int) -> np.ndarray:
 
 def _draw(
     canvas: np.ndarray, shard: Shard, i: int, view: np.ndarray, shift: tuple[float, float], atlas: np.ndarray,
-    style: _Style, dense: np.ndarray | None = None,
+    style: _Style, dense: np.ndarray | None = None, parsing: np.ndarray | None = None, hides: bool = False,
 ) -> None:  # fmt: skip
-    """Paint crop i over the canvas, in place, and fill `dense` where it is given."""
+    """Paint crop i over the canvas, in place, and fill `dense` and `parsing` where they are given; a person who `hides`
+    another leaves background in `parsing`."""
     samples = 2 if len(canvas) <= shard.crop_size else 1
     index, pixels = _index_map(shard, i), shard.pixels[shard.start[i] : shard.start[i + 1]]
     step = (REST_HIGH - REST_LOW) / 255.0
@@ -275,6 +318,9 @@ def _draw(
     )  # fmt: skip
     if dense is not None:
         _dense(dense, len(canvas), index, pixels, view, REST_LOW, step)
+    if parsing is not None:
+        outfit = shard.labels["outfit"][i]
+        _parse(parsing, index, pixels, view, np.asarray(shift, np.float32), atlas, outfit, REST_LOW, step, hides)
 
 
 def paint_person(
@@ -310,8 +356,10 @@ def _background(rng: np.random.Generator, bank: np.ndarray, size: int) -> np.nda
     return window.astype(np.float32) * np.float32(rng.uniform(0.6, 1.25))
 
 
-def _occlude(rng: np.random.Generator, canvas: np.ndarray, bank: np.ndarray) -> None:
-    """One to three boxes, discs, rails or rags of another picture in front of the person."""
+def _occlude(
+    rng: np.random.Generator, canvas: np.ndarray, bank: np.ndarray, parsing: np.ndarray | None = None
+) -> None:
+    """One to three boxes, discs, rails or rags of another picture in front of the person; background in `parsing`."""
     size = len(canvas)
     for _ in range(rng.integers(1, 4)):
         mask = np.zeros((size, size), np.uint8)
@@ -330,6 +378,8 @@ def _occlude(rng: np.random.Generator, canvas: np.ndarray, bank: np.ndarray) -> 
             cv2.line(mask, (x, y), (x2, y2), 255, int(rng.integers(1, max(2, size // 14))))
         fill = _background(rng, bank, size) if rng.random() < 0.6 else np.float32(rng.uniform(0, 255, 3))
         canvas[:] = np.where(mask[..., None] > 0, fill, canvas)
+        if parsing is not None:
+            parsing[mask > 0] = 0
 
 
 def _camera_faults(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
@@ -364,7 +414,7 @@ def _camera_faults(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
 
 def compose(
     shard: Shard, i: int, view: View, size: int, rng: np.random.Generator, bank: np.ndarray, atlas: np.ndarray,
-    *, augment: bool = True,
+    *, augment: bool = True, parsing: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Draw crop i of a shard.
 
@@ -372,6 +422,8 @@ def compose(
         shard: geometry buffers. i: which crop. view: how it is shown. size: side of the picture, pixels.
         rng: source of clothes, light, background and faults. bank: see `background_bank`. atlas: see `body_atlas`.
         augment: False leaves out other people, occluders, blur and noise.
+        parsing: (size, size) uint8, filled with the LIP label of what the person shows at each pixel's centre, as the
+            picture has it (mirrored where the view is); 0 for background and for whatever is in front of the person.
 
     Returns:
         (size, size, 3) uint8 RGB, and (7, size / 4, size / 4) float32: mask, normal in the shown crop's frame, rest
@@ -382,25 +434,34 @@ def compose(
     numbers = np.array([view.zoom, view.turn, float(view.mirrored)], np.float32)
     style = _random_style(rng)
 
+    if parsing is not None:
+        parsing[:] = 0
+
     def other(near: bool) -> None:
         away = rng.choice([-1.0, 1.0]) * rng.uniform(0.3, 0.6) * size
         zoom = view.zoom * (rng.uniform(0.9, 1.4) if near else rng.uniform(0.5, 1.0))
         turned = np.array([zoom, rng.normal(0, 0.1), float(rng.random() < 0.5)], np.float32)
         shift = (away, rng.normal(0, 0.1) * size)
         relit = _random_style(rng)._replace(light=style.light, level=style.level, tint=style.tint)
-        _draw(canvas, shard, int(rng.integers(len(shard))), turned, shift, atlas, relit)
+        who = int(rng.integers(len(shard)))
+        _draw(canvas, shard, who, turned, shift, atlas, relit, parsing=parsing if near else None, hides=True)
 
     crowd = rng.random() if augment else 1.0
     if crowd < 0.15:
         other(near=False)
-    _draw(canvas, shard, i, numbers, (0.0, 0.0), atlas, style, dense)
+    _draw(canvas, shard, i, numbers, (0.0, 0.0), atlas, style, dense, parsing)
     if 0.10 < crowd < 0.20:
         other(near=True)
     if augment and rng.random() < 0.3:
-        _occlude(rng, canvas, bank)
+        _occlude(rng, canvas, bank, parsing)
     hw = shard.labels["image_hw"][i]
     full_from_stored = np.linalg.inv(shard.labels["crop_from_full"][i].astype(np.float64))
     _frame(canvas, numbers, shard.crop_size, full_from_stored, float(hw[0]), float(hw[1]))
+    if parsing is not None:
+        _frame_labels(parsing, numbers, shard.crop_size, full_from_stored, float(hw[0]), float(hw[1]))
+        parsing[parsing == BARE_TORSO] = _TORSO_SKIN
+        if view.mirrored:
+            parsing[:] = mirror_label(parsing)
     if augment:
         return _camera_faults(rng, canvas), dense
     return np.clip(canvas, 0, 255).astype(np.uint8), dense

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bodyreg.body import BodyModel
 from bodyreg.data.motion import Motion, list_motion, read_amass, split_clips
 from bodyreg.data.synthetic.poses import PoseSampler
-from bodyreg.data.synthetic.scenes import SceneSettings, make_scenes
-from bodyreg.data.synthetic.shards import Shard, join_shards, render_buffers, save_shard
+from bodyreg.data.synthetic.scenes import Scenes, SceneSettings, make_scenes
+from bodyreg.data.synthetic.shards import Shard, join_shards, load_shard, render_buffers, save_shard
 from renderers.threads import thread_count
 
 __all__ = ["ensure_shards", "prepare_synthetic"]
@@ -87,7 +88,8 @@ def prepare_synthetic(
         The shards' paths.
 
     Raises:
-        ValueError: no clip on the wanted side of the split, or settings that leave no scene a place.
+        ValueError: no clip on the wanted side of the split, settings that leave no scene a place, or a folder with
+            people in the other kind of garments.
     """
     if count < 1 or per_shard < 1:
         raise ValueError(f"{count} scenes in shards of {per_shard} were asked for. Give numbers of at least 1.")
@@ -99,7 +101,7 @@ def prepare_synthetic(
     # Unseen means recorded poses nobody trained on, not new draws of the generator that made the training poses.
     kinds = {"motion": 1.0} if held_out and motion is not None else None
     sampler = PoseSampler(None if motion is None else _clips(motion, held_out), weights=kinds)
-    settings = settings or SceneSettings()
+    settings = _same_garments(out, settings or SceneSettings())
     body = BodyModel.load("free")
     threads = thread_count(threads)
     columns = (TextColumn("rendering people"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -116,6 +118,20 @@ def prepare_synthetic(
                 bar.advance(task, len(part))
             save_shard(path, join_shards(parts))
     return paths
+
+
+def _same_garments(folder: Path, settings: SceneSettings) -> SceneSettings:
+    """Settings with the kind of garments that the folder's shards have."""
+    found = next(iter(sorted(folder.glob("*.npz"))), None)
+    if found is None:
+        return replace(settings, garments=settings.garments or "geometry")
+    worn = load_shard(found).garments
+    if settings.garments not in (None, worn):
+        raise ValueError(
+            f"{folder} holds people in {worn} garments and {settings.garments} ones were asked for. "
+            "Give another folder, or ask for the same kind."
+        )
+    return replace(settings, garments=worn)
 
 
 def _clips(motion: str | Path, held_out: bool) -> list[Motion]:
@@ -148,6 +164,7 @@ def _render(
                 "Widen fov_deg or lower min_visible."
             )
         labels = {name: value[:take] for name, value in scenes.labels.items()}
-        scenes = scenes._replace(vertices=scenes.vertices[:take], normals=scenes.normals[:take], labels=labels)
+        fields = None if scenes.fields is None else scenes.fields[:take]
+        scenes = Scenes(scenes.vertices[:take], scenes.normals[:take], labels, fields)
         have += take
         yield render_buffers(scenes, faces, rest, part, settings.crop_size, threads)

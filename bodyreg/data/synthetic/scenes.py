@@ -8,8 +8,10 @@ person so that training can still zoom and turn. All labels live in the crop's c
 from __future__ import annotations
 
 import logging
+import zlib
 from dataclasses import dataclass
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ import torch
 from bodyreg.body import BodyModel
 from bodyreg.cameras import Camera
 from bodyreg.crops import Crop, make_crop
+from bodyreg.data.synthetic.garments import Tailor, painted_looseness, sample_garments
 from bodyreg.data.synthetic.outfits import body_atlas, inflate, sample_outfits
 from bodyreg.data.synthetic.poses import PoseBatch
 from bodyreg.rotations import matrix_from_aa
@@ -41,6 +44,10 @@ class SceneSettings:
         easy: share of scenes with the whole person near the middle of an ordinary lens.
         perspective_rotation: turn the camera onto the person before cropping; off only for ablation, and then the same
             seed gives the same people at the same places, cut out without turning.
+        garments: "geometry" dresses people in garments with a shape of their own (`garments`), "painted" paints clothes
+            onto a body that is little thicker. The same seed gives the same bodies at the same places either way.
+            None goes on with what a folder of shards holds, and means geometry in a new one.
+        looseness: range in which the looseness of a person's garments is drawn, 0 skin-tight, 1 very loose.
     """
 
     crop_size: int = 192
@@ -51,6 +58,12 @@ class SceneSettings:
     box_jitter: float = 0.05
     easy: float = 0.2
     perspective_rotation: bool = True
+    garments: str | None = None
+    looseness: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.garments not in (None, "geometry", "painted"):
+            raise ValueError(f"There are no garments {self.garments!r}. Choose 'geometry' or 'painted'.")
 
 
 # name -> shape of one sample's label; all float32, crop camera frame, metres, pixels of the stored crop or the picture.
@@ -68,17 +81,22 @@ LABELS: dict[str, tuple[int, ...]] = {
     "image_hw": (2,),
     "box_xywh": (4,),
     "outfit": (19,),
+    "fit": (20,),
+    "looseness": (),
+    "clearance": (),
     "kind": (),
     "visible": (),
 }
 
 
 class Scenes(NamedTuple):
-    """A batch of scenes: clothed vertices (n, V, 3) in the crop frame, their normals (n, V, 3), and the labels."""
+    """A batch of scenes: clothed vertices (n, V, 3) in the crop frame, their normals (n, V, 3), the labels, and of
+    garments with a shape of their own the fields (n, V, 14) that divide the surface among them."""
 
     vertices: np.ndarray
     normals: np.ndarray
     labels: dict[str, np.ndarray]
+    fields: np.ndarray | None = None
 
 
 class _Placed(NamedTuple):
@@ -123,8 +141,17 @@ def make_scenes(
     faces = body.faces.numpy().astype(np.int32)
     atlas = body_atlas(body.rest_joints().numpy()[0], rest, body.landmarks)
     outfits = sample_outfits(rng, n)
+    fits = np.zeros((n, *LABELS["fit"]), np.float32)
+    looseness, clearance = painted_looseness(outfits)
+    tailor = None if settings.garments == "painted" else _tailor(body)
+    if tailor is not None:
+        # From the numbers just drawn, not from `rng`: whatever people wear, the rest of the scenes stays as it is.
+        outfits, fits = sample_garments(np.random.default_rng(zlib.crc32(outfits.tobytes())), n, settings.looseness)
+        looseness = fits[:, 0]
+        rest_vertices = body.rest_vertices(torch.from_numpy(betas)).detach().numpy()
+    down = R_cam_from_world @ np.array([0.0, -1.0, 0.0])
 
-    kept_vertices, kept_normals = [], []
+    kept_vertices, kept_normals, kept_fields = [], [], []
     columns: dict[str, list[np.ndarray]] = {name: [] for name in LABELS}
     for i in range(n):
         placed = _place(vertices[i], bool(easy[i]), rng, settings)
@@ -132,10 +159,17 @@ def make_scenes(
             continue
         R, crop = placed.crop.R_crop_from_cam, placed.crop
         verts_crop = ((vertices[i] + placed.shift) @ R.T).astype(np.float32)
-        clothed = inflate(verts_crop, vertex_normals(verts_crop, faces), part, rest, atlas, outfits[i])
+        joints_crop = (joints[i] + placed.shift) @ R.T
+        if tailor is None:
+            clothed = inflate(verts_crop, vertex_normals(verts_crop, faces), part, rest, atlas, outfits[i])
+        else:
+            clothed, fields, clearance[i] = tailor.dress(
+                betas[i], rest_vertices[i], rest_joints[i], verts_crop, joints_crop, R @ R_global[i], R @ down[i],
+                outfits[i], fits[i],
+            )  # fmt: skip
+            kept_fields.append(fields)
         kept_vertices.append(clothed)
         kept_normals.append(vertex_normals(clothed, faces))
-        joints_crop = (joints[i] + placed.shift) @ R.T
         values = {
             "joints": joints_crop,
             "rest_joints": rest_joints[i],
@@ -150,6 +184,9 @@ def make_scenes(
             "image_hw": placed.camera.size_hw,
             "box_xywh": crop.box_xywh,
             "outfit": outfits[i],
+            "fit": fits[i],
+            "looseness": looseness[i],
+            "clearance": clearance[i],
             "kind": poses.kind[i],
             "visible": placed.visible,
         }
@@ -164,7 +201,18 @@ def make_scenes(
         np.stack(kept_vertices) if kept_vertices else np.zeros(size, np.float32),
         np.stack(kept_normals) if kept_normals else np.zeros(size, np.float32),
         labels,
+        None if tailor is None else np.stack(kept_fields) if kept_fields else np.zeros((0, len(rest), 14), np.float32),
     )
+
+
+_tailors: WeakKeyDictionary[BodyModel, Tailor] = WeakKeyDictionary()
+
+
+def _tailor(body: BodyModel) -> Tailor:
+    """The tailor of a body, made when it is first asked for."""
+    if body not in _tailors:
+        _tailors[body] = Tailor(body)
+    return _tailors[body]
 
 
 def _camera_tilts(rng: np.random.Generator, n: int, easy: np.ndarray) -> np.ndarray:

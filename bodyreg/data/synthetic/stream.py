@@ -51,6 +51,7 @@ class ShardStream(torch.utils.data.IterableDataset):
         pool: shards mixed at a time. easy_until: before this batch only scenes with the whole person in view.
         rank, world: this process among several; each gets every world-th batch.
         perspective_rotation: whether the shards must have been made with it.
+        parsing: batches also hold parsing (B, S, S) uint8 as `compose` gives it, and looseness and clearance (B,).
 
     Raises:
         ValueError: the folder holds no shards, or shards made the other way.
@@ -60,12 +61,13 @@ class ShardStream(torch.utils.data.IterableDataset):
         self, folder: str | Path, body: BodyModel, *, crop_size: int = 192, batch_size: int = 64, seed: int = 0,
         start: int = 0, augment: bool = True, backgrounds: str | Path | None = None, bank_size: int = 400,
         pool: int = 8, easy_until: int = 0, rank: int = 0, world: int = 1, perspective_rotation: bool = True,
+        parsing: bool = False,
     ) -> None:  # fmt: skip
         self.paths = list_shards(folder)
         self.crop_size, self.batch_size, self.seed, self.start = crop_size, batch_size, seed, start
         self.augment, self.pool, self.easy_until = augment, pool, easy_until
         self.rank, self.world = rank, world
-        self.room = SceneSettings().room
+        self.room, self.parsing = SceneSettings().room, parsing
         self.backgrounds, self.bank_size = backgrounds, bank_size
         rest = body.v_template.detach().cpu().numpy()
         self.atlas = body_atlas(body.rest_joints().detach().numpy()[0], rest, body.landmarks)
@@ -125,13 +127,15 @@ class ShardStream(torch.utils.data.IterableDataset):
                 self._bank = background_bank(bank_rng, self.bank_size, self.backgrounds)
         images = np.empty((len(rows), self.crop_size, self.crop_size, 3), np.uint8)
         dense = np.empty((len(rows), 7, self.crop_size // 4, self.crop_size // 4), np.float32)
+        parsing = np.empty((len(rows), self.crop_size, self.crop_size), np.uint8) if self.parsing else None
         views = []
         for k, row in enumerate(rows):
             rng = np.random.default_rng([self.seed, 1, step, k])
             views.append(random_view(rng, self.room, self.augment))
             images[k], dense[k] = compose(
-                shard, int(row), views[k], self.crop_size, rng, self._bank, self.atlas, augment=self.augment
-            )
+                shard, int(row), views[k], self.crop_size, rng, self._bank, self.atlas, augment=self.augment,
+                parsing=None if parsing is None else parsing[k],
+            )  # fmt: skip
         labels = {name: value[rows] for name, value in shard.labels.items()}
         batch = view_labels(labels, views, shard.crop_size, self.crop_size)
         batch["height"] = torch.from_numpy((self._height[0] + labels["betas"] @ self._height[1]).astype(np.float32))
@@ -139,6 +143,9 @@ class ShardStream(torch.utils.data.IterableDataset):
         batch["fov_rad"], batch["off_axis_rad"] = torch.from_numpy(fov), torch.from_numpy(off_axis)
         batch["image"] = torch.from_numpy(images).permute(0, 3, 1, 2)
         batch["dense"] = torch.from_numpy(dense)
+        if parsing is not None:
+            batch["parsing"] = torch.from_numpy(parsing)
+            batch |= {name: torch.from_numpy(labels[name]) for name in ("looseness", "clearance")}
         return batch
 
     def _rows(self, step: int) -> tuple[Shard, np.ndarray]:
