@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-__all__ = ["bn_momentum", "cosine_rate", "decay_groups", "exponential_rate", "stepped_rate"]
+__all__ = ["bn_momentum", "cosine_rate", "decay_groups", "exponential_rate", "linear_rate", "stepped_rate"]
 
 
 def stepped_rate(epoch: float, lr: float, period: float, gamma: float = 0.75) -> float:
@@ -27,6 +27,11 @@ def exponential_rate(epoch: int, lr: float, decay: float, halve_every: int = 0) 
     """Rate in an epoch (from 0): lr times `decay` after each, or times 0.5 instead after every `halve_every`-th."""
     halvings = epoch // halve_every if halve_every else 0
     return lr * decay ** (epoch - halvings) * 0.5**halvings
+
+
+def linear_rate(epoch: int, epochs: int, lr: float, constant: int = 0) -> float:
+    """Rate in an epoch (from 0): constant for some epochs, then falling evenly to zero after the last (PoseAug)."""
+    return lr * (1 - max(0, epoch - constant) / (epochs - constant + 1))
 
 
 def cosine_rate(epoch: int, epochs: int, lr: float, lowest: float) -> float:

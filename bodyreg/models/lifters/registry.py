@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from bodyreg.models.lifters import entries, entries_transformers
+from bodyreg.models.lifters import entries, entries_single, entries_transformers
 from bodyreg.models.lifters.record import LifterEntry, LifterSettings
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["LIFTERS", "LifterEntry", "LifterSettings", "build_lifter", "lifter_entry"]
 
 LIFTERS: dict[str, LifterEntry] = {
-    entry.name: entry for entry in (*entries.ENTRIES, *entries_transformers.ENTRIES)
+    entry.name: entry for entry in (*entries.ENTRIES, *entries_transformers.ENTRIES, *entries_single.ENTRIES)
 }
 
 
