@@ -66,7 +66,7 @@ ENTRIES: tuple[LifterEntry, ...] = (
         summary="Graph convolutions and U-shaped perceptrons with an uncertainty a joint: what UAO optimises under.",
         source="Wang et al., Uncertainty-Aware Testing-Time Optimization for 3D Human Pose Estimation, IEEE TMM 2025",
         receptive_field=_one_frame,
-        any_length=True,
+        dense=True,
         figures=(
             Figure("Human3.6M, CPN, one frame", {"MPJPE": 49.4}, "its README"),
             Figure("Human3.6M, CPN, one frame, UAO with the true root", {"MPJPE": 46.7}, "its README"),
@@ -80,7 +80,7 @@ ENTRIES: tuple[LifterEntry, ...] = (
         summary="Residual linear layers on one frame, the root at zero, as PoseDA adapts it.",
         source="Martinez et al., A simple yet effective baseline for 3D human pose estimation, ICCV 2017",
         receptive_field=_one_frame,
-        any_length=True,
+        dense=True,
         figures=_shift(81.23, 69.19),
     ),
     LifterEntry(
@@ -91,7 +91,7 @@ ENTRIES: tuple[LifterEntry, ...] = (
         summary="Graph convolutions with a learned weight for every edge, on one frame, as PoseDA adapts it.",
         source="Zhao et al., Semantic Graph Convolutional Networks for 3D Human Pose Regression, CVPR 2019",
         receptive_field=_one_frame,
-        any_length=True,
+        dense=True,
         figures=_shift(95.96, 86.56),
     ),
     LifterEntry(
@@ -102,7 +102,7 @@ ENTRIES: tuple[LifterEntry, ...] = (
         summary="Graph convolutions over joints and body parts, on one frame of h36m-16, as PoseDA adapts it.",
         source="Cai et al., Exploiting Spatial-temporal Relationships for 3D Pose Estimation, ICCV 2019",
         receptive_field=_one_frame,
-        any_length=True,
+        dense=True,
         figures=_shift(81.19, 74.41),
     ),
 )
