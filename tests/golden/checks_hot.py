@@ -89,5 +89,3 @@ CHECKS = [
     ("metrics_losses*", check_metrics_losses),
     ("evaluate_h36m*", lifter_evaluation.check_hot_test),
 ]
-
-PENDING = {"coco_to_h36m*": "conversion of COCO key points"}

@@ -14,6 +14,7 @@ from bodyreg import lens, skeletons
 from bodyreg import windows as rules
 from bodyreg.data import clips
 from bodyreg.data.lifter_cameras import h36m_cameras, humaneva_cameras
+from bodyreg.data.lifter_points import h36m_from_coco, repaired_legs
 from bodyreg.data.lifter_sets import LifterSequence, LifterSet, read_lifter_set
 from bodyreg.data.pstmo import set_from_records
 from bodyreg.data.videopose import h36m_joints, humaneva_subjects, prepare_h36m
@@ -384,6 +385,19 @@ def check_gla_gcn_losses(golden) -> None:
             golden.ignore(name, why="a helper that the method never calls; optional in its description")
 
 
+# ----------------------------------------------------------------------------------------------------------- key points
+
+
+def check_coco_to_h36m(golden) -> None:
+    points, scores = golden.inputs["kpts"], golden.inputs["scores"]
+    found, found_scores = h36m_from_coco(points, scores)
+    close(found, golden.out("h36m"), PIXELS, "h36m")
+    close(found_scores, golden.out("scores_h36m"), TOL, "scores")
+    valid = np.flatnonzero(found[0].sum((-2, -1)) != 0)
+    np.testing.assert_array_equal(valid, golden.out("valid_frames"))
+    close(repaired_legs(found, found_scores), golden.out("revised"), PIXELS, "revised")
+
+
 KTPFORMER_CHECKS = [
     ("camera*", check_camera),
     ("deterministic_random*", check_deterministic_random),
@@ -391,7 +405,11 @@ KTPFORMER_CHECKS = [
     ("eval_windows*", check_eval_windows),
     ("h36m_dataset*", check_h36m_dataset),
 ]
-HOT_CHECKS = [("h36m_synthetic*", check_h36m_synthetic), ("loader_*", check_loader)]
+HOT_CHECKS = [
+    ("h36m_synthetic*", check_h36m_synthetic),
+    ("loader_*", check_loader),
+    ("coco_to_h36m*", check_coco_to_h36m),
+]
 GLA_GCN_CHECKS = [
     ("camera*", check_camera),
     ("generators*", check_generators),
