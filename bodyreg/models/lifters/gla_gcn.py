@@ -52,12 +52,12 @@ def graph_partition(inward: Sequence[tuple[int, int]], joints: int) -> Tensor:
     """
 
     def normalised(pairs: Sequence[tuple[int, int]]) -> Tensor:
-        matrix = torch.zeros(joints, joints)
+        matrix = torch.zeros(joints, joints, device="cpu")
         for i, j in pairs:
             matrix[j, i] = 1
         return matrix / matrix.sum(0).clamp(min=1)
 
-    return torch.stack([torch.eye(joints), normalised(inward), normalised([(j, i) for i, j in inward])])
+    return torch.stack([torch.eye(joints, device="cpu"), normalised(inward), normalised([(j, i) for i, j in inward])])
 
 
 def legal_lengths(filter_widths: Sequence[int], longest: int) -> list[int]:

@@ -39,16 +39,16 @@ def edge_partition() -> Tensor:
     Columns of the sum over the four are one.
     """
     joints = len(_FROM_CENTRE)
-    hops = torch.eye(joints)
-    twins = torch.zeros(joints, joints, dtype=torch.bool)
+    hops = torch.eye(joints, device="cpu")
+    twins = torch.zeros(joints, joints, dtype=torch.bool, device="cpu")
     for pairs, is_twin in ((_BONES, False), (_TWINS, True)):
         for i, j in pairs:
             hops[i, j] = hops[j, i] = 1
             twins[i, j] = twins[j, i] = is_twin
     weights = hops / hops.sum(0)
-    centre = torch.tensor(_FROM_CENTRE)
+    centre = torch.tensor(_FROM_CENTRE, device="cpu")
     further = centre[:, None] > centre
-    own = torch.eye(joints, dtype=torch.bool)
+    own = torch.eye(joints, dtype=torch.bool, device="cpu")
     kinds = (own, further & ~twins & ~own, further.mT & ~twins & ~own, twins)
     return torch.stack([weights * kind for kind in kinds])
 

@@ -66,7 +66,7 @@ class SemGCN(nn.Module):
     def __init__(self, parents: Sequence[int], width: int = 128, layers: int = 4) -> None:
         super().__init__()
         self.joints = len(parents)
-        edges = torch.eye(self.joints, dtype=torch.bool)
+        edges = torch.eye(self.joints, dtype=torch.bool, device="cpu")
         for child, parent in enumerate(parents):
             if parent >= 0:
                 edges[child, parent] = edges[parent, child] = True

@@ -22,7 +22,7 @@ _JOINTS, _ADDED = 16, 9
 
 def part_partition() -> Tensor:
     """(4, 5, 5) edge weights of arms, legs and trunk: itself, from the limbs, from the trunk, between twins."""
-    parts = torch.zeros(4, 5, 5)
+    parts = torch.zeros(4, 5, 5, device="cpu")
     parts[0].fill_diagonal_(1)
     parts[1, :4, 4] = 1
     parts[2, 4, :4] = 1
