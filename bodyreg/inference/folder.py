@@ -28,6 +28,7 @@ from bodyreg.checkpoints import default_weights, load_model
 from bodyreg.data.folder import list_images
 from bodyreg.files import sha256_file
 from bodyreg.inference.export import UPS, check_formats
+from bodyreg.inference.hmr import HMRRegressor
 from bodyreg.inference.output import CONTACT_SHEET, write_contact_sheet
 from bodyreg.inference.pictures import Inputs, read_inputs
 from bodyreg.inference.pipeline import Pipeline
@@ -35,6 +36,7 @@ from bodyreg.inference.regress import Regressor, check_body
 from bodyreg.inference.results import PhotoRecord, ResultsWriter, output_stems
 from bodyreg.inference.results import resume as resume_records
 from bodyreg.inference.stages import StageClock
+from bodyreg.models.hmr import HMR
 from renderers.threads import thread_count
 
 __all__ = ["FolderSummary", "infer_folder", "load_regressor"]
@@ -113,7 +115,8 @@ def load_regressor(
         check_body(loaded.body, "free")
     elif loaded.body == "free":
         check_body("free", str(body))
-    return Regressor(loaded, BodyModel.load(body, gender, loaded.settings.num_betas), device, **options)
+    kind = HMRRegressor if isinstance(loaded.model, HMR) else Regressor
+    return kind(loaded, BodyModel.load(body, gender, loaded.settings.num_betas), device, **options)
 
 
 def infer_folder(

@@ -155,10 +155,13 @@ class Regressor:
         return BodyEstimate(*(value.float().cpu().clone() for value in values))
 
     def _decode(self, crops: np.ndarray, K_crop: np.ndarray, *, flip_test: bool) -> Decoded:
-        if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8 or crops.shape[1] != crops.shape[2]:
-            raise ValueError(f"The crops are {crops.shape} {crops.dtype}. Give (B, h, h, 3) uint8 RGB.")
-        images = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float() / 255
-        images = normalise_image(images).contiguous(memory_format=torch.channels_last)
+        images = normalise_image(self._pixels(crops)).contiguous(memory_format=torch.channels_last)
         K = torch.as_tensor(np.asarray(K_crop), dtype=torch.float32).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
             return self.model.predict(images, K, flip_test=flip_test)
+
+    def _pixels(self, crops: np.ndarray) -> Tensor:
+        """(B, 3, h, h) RGB in [0, 1] on the device."""
+        if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8 or crops.shape[1] != crops.shape[2]:
+            raise ValueError(f"The crops are {crops.shape} {crops.dtype}. Give (B, h, h, 3) uint8 RGB.")
+        return torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float() / 255

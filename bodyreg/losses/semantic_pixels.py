@@ -63,21 +63,23 @@ def label_cross_entropy(maps: Tensor, labels: Tensor, class_weight: Tensor) -> T
 def inside_loss(alpha: Tensor, shares: Tensor, labels: Tensor, class_weight: Tensor) -> Tensor:
     """(B,) what DSR-C means: the body stays inside its clothes, and need not fill them.
 
-    A pixel of clothes or skin costs -log of the label's share among the faces seen there, as far as the body covers it;
-    the coverage takes no gradient, so clothes beyond the body pull nothing outwards. A pixel of the background costs
-    -log(1 - what covers it). Pixels without a label (-1) cost nothing.
+    Where the body covers clothes or skin, -log of the label's share among the faces seen there, averaged with the
+    classes' weights; the coverage takes no gradient, so clothes beyond the body pull nothing outwards. Where it covers
+    background, -log(1 - what covers it), summed over the picture and divided by the person's pixels: a body that leaves
+    its clothes pays for the area, however large the background is. Pixels without a label (-1) cost nothing.
 
     Args:
         alpha: (B, H, W) coverage by the body.
         shares: (B, K, H, W) share of each label among the faces at a pixel, background first.
         labels: (B, H, W) int64, -1 where unknown. class_weight: (B, K).
     """
-    known = labels >= 0
+    person = labels > 0
     index = labels.clamp(min=0)
-    weight = class_weight.gather(1, index.flatten(1)).view_as(index) * known
+    weight = class_weight.gather(1, index.flatten(1)).view_as(index) * person * alpha.detach()
     worn = -torch.log(shares.gather(1, index[:, None])[:, 0].clamp(0, 1) * (1 - _LOG_EPS) + _LOG_EPS)
     free = -torch.log((1 - alpha * (1 - shares[:, 0])).clamp(0, 1) * (1 - _LOG_EPS) + _LOG_EPS)
-    return _weighted_mean(torch.where(index == 0, free, worn * alpha.detach()), weight)
+    outside = (free * (labels == 0)).flatten(1).sum(1) / person.flatten(1).sum(1).clamp(min=1)
+    return _weighted_mean(worn, weight) + outside
 
 
 def _weighted_mean(cost: Tensor, weight: Tensor) -> Tensor:
