@@ -14,7 +14,7 @@ import numpy as np
 
 from renderers.backends.jit import kernel
 
-__all__ = ["BARE_TORSO", "FIELDS", "FIT", "lip_label"]
+__all__ = ["BARE_TORSO", "FIELDS", "FIT", "fill_fields", "fill_labels", "lip_label"]
 
 BARE_TORSO = 20
 
@@ -98,6 +98,13 @@ def lip_label(f: np.ndarray, upper_kind: float, lower_kind: float) -> int:
     if f[11] > 0:
         return 16 if left else 17
     return 20 if f[12] > 0 else 13
+
+
+@kernel
+def fill_labels(fields, upper_kind, lower_kind, out):  # noqa: ANN001, ANN202
+    """Label codes (N,) of rows of fields (N, 14)."""
+    for i in range(fields.shape[0]):
+        out[i] = lip_label(fields[i], upper_kind, lower_kind)
 
 
 @kernel

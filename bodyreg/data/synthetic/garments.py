@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from bodyreg.body import BodyModel
-from bodyreg.data.synthetic.garment_labels import FIELDS, FIT, fill_fields, lip_label
+from bodyreg.data.synthetic.garment_labels import FIELDS, FIT, fill_fields, fill_labels
 from bodyreg.data.synthetic.garment_shapes import pose_cloth, shape_cloth
 from bodyreg.data.synthetic.outfits import OUTFIT, body_atlas, sample_outfits
 from renderers.backends.cpu import vertex_normals
@@ -108,7 +108,9 @@ def painted_looseness(outfits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def label_vertices(fields: np.ndarray, outfit: np.ndarray) -> np.ndarray:
     """(N,) uint8 label codes of rows of fields (N, 14)."""
     upper, lower = float(outfit[_O.upper_kind]), float(outfit[_O.lower_kind])
-    return np.array([lip_label(row, upper, lower) for row in fields], np.uint8)
+    out = np.empty(len(fields), np.uint8)
+    fill_labels(fields, upper, lower, out)
+    return out
 
 
 class Tailor:

@@ -19,11 +19,14 @@ from bodyreg.data.synthetic.garments import painted_looseness
 from bodyreg.data.synthetic.outfits import OUTFIT
 from bodyreg.data.synthetic.scenes import LABELS, Scenes
 from bodyreg.files import atomic_write
-from renderers.backends.cpu import rasterize_hard
+from renderers.backends.cpu import Hard, rasterize_hard
 from renderers.backends.jit import kernel
 from renderers.threads import map_threads
 
-__all__ = ["PIXEL_BYTES", "REST_HIGH", "REST_LOW", "Shard", "join_shards", "load_shard", "render_buffers", "save_shard"]
+__all__ = [
+    "PIXEL_BYTES", "REST_HIGH", "REST_LOW", "Shard", "join_shards", "label_image", "load_shard", "render_buffers",
+    "save_shard",
+]  # fmt: skip
 
 PIXEL_BYTES = 7
 _OF_CLOTHES = {"fit", "looseness", "clearance"}  # labels that the first shards of painted people lack
@@ -107,6 +110,19 @@ def _pack_labels(face, bary, faces, fields, upper_kind, lower_kind, out):  # noq
             count += 1
 
 
+def label_image(hard: Hard, faces: np.ndarray, fields: np.ndarray, outfit: np.ndarray) -> np.ndarray:
+    """(H, W) uint8 label codes (`garment_labels.lip_label`) of what `rasterize_hard` found, 0 where that is nothing.
+
+    faces (F, 3); fields (V, 14) of the person's vertices; outfit (19,).
+    """
+    inside = hard.face >= 0
+    packed, out = np.empty(int(inside.sum()), np.uint8), np.zeros(hard.face.shape, np.uint8)
+    upper, lower = outfit[OUTFIT().upper_kind], outfit[OUTFIT().lower_kind]
+    _pack_labels(hard.face, hard.bary, np.ascontiguousarray(faces, np.int32), fields, upper, lower, packed)
+    out[inside] = packed
+    return out
+
+
 def render_buffers(
     scenes: Scenes, faces: np.ndarray, rest: np.ndarray, part: np.ndarray, crop_size: int, threads: int = 1
 ) -> Shard:
@@ -132,8 +148,8 @@ def render_buffers(
         packed = np.empty((int(inside.sum()), width), np.uint8)
         _pack(hard.face, hard.bary, faces, scenes.normals[i], rest_unit, part, packed)
         if scenes.fields is not None:
-            upper, lower = scenes.labels["outfit"][i, [OUTFIT().upper_kind, OUTFIT().lower_kind]]
-            _pack_labels(hard.face, hard.bary, faces, scenes.fields[i], upper, lower, packed[:, PIXEL_BYTES])
+            labels = label_image(hard, faces, scenes.fields[i], scenes.labels["outfit"][i])
+            packed[:, PIXEL_BYTES] = labels[inside]
         return packed, np.packbits(inside, axis=1)
 
     results = map_threads(one, range(len(scenes.vertices)), threads=threads)
