@@ -208,12 +208,13 @@ class BodyModel(torch.nn.Module):
         if isinstance(joint_set, str):
             if joint_set not in self._regressors:
                 self._regressors[joint_set] = regressor_matrix(joint_set, self._arrays)
-            matrix = torch.from_numpy(self._regressors[joint_set])
+            named = self._regressors[joint_set]
+            used = torch.from_numpy(np.flatnonzero(named.any(0))).to(points.device)  # a hundred vertices of thousands
+            matrix, chosen = torch.from_numpy(named).to(points)[:, used], points[..., used, :]
         else:
-            matrix = torch.as_tensor(joint_set)
-        matrix = matrix.to(points)
+            matrix, chosen = torch.as_tensor(joint_set).to(points), points
         mean = points.mean(-2, keepdim=True)
-        return matrix @ (points - mean) + mean
+        return matrix @ (chosen - mean) + mean
 
     @property
     def joint_sets(self) -> tuple[str, ...]:

@@ -136,7 +136,8 @@ def sample_errors(
             if metric == "PA-PVE":
                 values[metric] = metrics.pa_pve(pred_vertices, true_vertices)
             elif protocol.pve == "root":
-                values[metric] = metrics.pve(pred_vertices, true_vertices, pred_root, true_root)
+                roots = pred_root.to(pred_vertices), true_root.to(true_vertices)  # not twice the digits for meshes
+                values[metric] = metrics.pve(pred_vertices, true_vertices, *roots)
             else:
                 values[metric] = metrics.pve(pred_vertices, true_vertices)
     failed = ~torch.isfinite(joint_errors).all(-1)

@@ -24,8 +24,11 @@ from bodyreg.evaluation.accumulate import Samples
 from bodyreg.evaluation.protocols import Protocol
 from bodyreg.files import safe_load_npz
 
-__all__ = ["Bodies", "Points", "PosedBodies", "Source", "StoredJoints", "StoredMeshes", "Truth", "bodies_by_gender",
-           "joints_for", "open_truth", "truth_of_lifter_set", "truth_of_spin", "truth_of_table"]  # fmt: skip
+__all__ = [
+    "Bodies", "Points", "PosedBodies", "Source", "StoredJoints", "StoredMeshes", "Truth", "bodies_by_gender",
+    "joints_for", "open_truth", "regressed", "samples_of_images", "truth_of_lifter_set", "truth_of_spin",
+    "truth_of_table",
+]  # fmt: skip
 
 Bodies = Callable[[str], BodyModel]
 """The body model of a gender."""
@@ -87,7 +90,7 @@ class StoredMeshes:
 
     def points(self, rows: np.ndarray, protocol: Protocol) -> Points:
         vertices = self.vertices[torch.as_tensor(rows)].float()
-        return Points(_regressed(self.body, vertices, protocol), vertices)
+        return Points(regressed(self.body, vertices, protocol), vertices)
 
 
 class PosedBodies:
@@ -132,7 +135,7 @@ class PosedBodies:
                 if protocol.truth == "chain" and protocol.joint_set == "smpl-24":
                     joints[at] = posed.joints.double()
                 else:
-                    joints[at] = _regressed(body, posed.vertices, protocol)
+                    joints[at] = regressed(body, posed.vertices, protocol)
         return Points(joints, vertices)
 
 
@@ -141,7 +144,7 @@ def fitted_betas(betas: Tensor, count: int) -> Tensor:
     return torch.nn.functional.pad(betas[:, :count], (0, max(0, count - betas.shape[1])))
 
 
-def _regressed(body: BodyModel, vertices: Tensor, protocol: Protocol) -> Tensor:
+def regressed(body: BodyModel, vertices: Tensor, protocol: Protocol) -> Tensor:
     """(B, J, 3) float64 joints of the protocol's set from a mesh."""
     if protocol.joint_set == "smpl-24":
         return body.regress(vertices, "smpl-24").double()

@@ -85,7 +85,8 @@ def test_evaluate_prints_and_writes_scores(monkeypatch, tmp_path):
 
     def stand_in(loaded, body, shards, *, people):
         calls.append((loaded.settings, body.name, shards, people))
-        return [evaluate.Score("network", people, {"MPJPE": 12.34}), evaluate.Score("mean pose", people, {"PVE": 5.0})]
+        score = synthetic.Score
+        return [score("network", people, {"MPJPE": 12.34}), score("mean pose", people, {"PVE": 5.0})]
 
     monkeypatch.setattr(synthetic, "evaluate_synthetic", stand_in)
     rendered = []

@@ -10,11 +10,13 @@ import torch
 import torch.multiprocessing as multiprocessing
 
 from bodyreg.evaluation import metrics, protocols, tables
-from bodyreg.evaluation.accumulate import ErrorAccumulator, MeanError, batch_means, group_means, sample_errors
+from bodyreg.evaluation.accumulate import ErrorAccumulator, MeanError, Samples, batch_means, group_means, sample_errors
 from bodyreg.evaluation.evaluate import evaluate
 from bodyreg.evaluation.truth import StoredJoints, Truth
 
-PROTOCOLS = ("h36m-lift-17", "h36m-mesh-p1", "h36m-lift-17[aggregate=batches]", "h36m-mesh-p1[metrics=MPJPE+PCK+AUC+Accel]")
+PROTOCOLS = (
+    "h36m-lift-17", "h36m-mesh-p1", "h36m-lift-17[aggregate=batches]", "h36m-mesh-p1[metrics=MPJPE+PCK+AUC+Accel]",
+)  # fmt: skip
 
 
 def tables_of(truth: Truth, pred: np.ndarray) -> list[str]:
@@ -79,14 +81,12 @@ def test_the_order_of_batches_does_not_matter(h36m_truth, noisy):
 
 def test_no_mesh_is_kept(free_body):
     protocol = protocols.get("pw3d-j14")
-    from bodyreg.evaluation.accumulate import Samples
-
     accumulator = ErrorAccumulator(protocol, Samples.of("abc"))
     vertices = free_body.v_template.expand(3, -1, -1).contiguous()
     joints = free_body.regress(vertices, "h36m-17")
     accumulator.update(np.arange(3), joints, joints + 0.01, vertices, vertices + 0.01)
-    kept = sum(t.numel() for name in ("values", "joints", "points", "index", "batch") for t in getattr(accumulator, name))
-    assert kept < 3 * 100
+    states = ("values", "joints", "points", "index", "batch")
+    assert sum(t.numel() for name in states for t in getattr(accumulator, name)) < 3 * 100
 
 
 def test_vertices_are_compared_about_the_protocols_root():

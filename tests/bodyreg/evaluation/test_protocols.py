@@ -12,7 +12,7 @@ from bodyreg.evaluation import protocols
 def test_shipped_protocol_is_sound(name):
     protocol = protocols.get(name)
     assert protocol.label == name == protocol.name
-    assert set(protocol.rows("pck_joints")) <= set(protocol.needed()) and set(protocol.root_rows()) <= set(protocol.needed())
+    assert {*protocol.rows("pck_joints"), *protocol.root_rows(), *protocol.rows("joints")} == set(protocol.needed())
     assert name in protocols.fitting(protocol.dataset)
     assert protocol.source and any(name in line for line in protocol.describe())
 
