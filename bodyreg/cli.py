@@ -220,12 +220,18 @@ def prepare_synthetic(
     held_out: Annotated[bool, typer.Option("--held-out", help="Only clips that are never trained on.")] = False,
     seed: Annotated[int, typer.Option(help="With the shard's number decides its contents.")] = 0,
     perspective_rotation: Annotated[bool, typer.Option(help="Turn cameras onto people; off for ablation.")] = True,
+    garments: Annotated[
+        str | None, typer.Option(help="geometry or painted; default: as the folder has them, else geometry.")
+    ] = None,
+    looseness: Annotated[
+        tuple[float, float], typer.Option(help="Range of looseness of geometric garments, 0 tight to 1 very loose.")
+    ] = (0.0, 1.0),
 ) -> None:
     """Render people of the free body into shards for training."""
     from bodyreg.data.synthetic.prepare import prepare_synthetic as prepare
     from bodyreg.data.synthetic.scenes import SceneSettings
 
-    scenes = SceneSettings(perspective_rotation=perspective_rotation)
+    scenes = SceneSettings(perspective_rotation=perspective_rotation, garments=garments, looseness=looseness)
     shards = prepare(out, count, motion=motion, held_out=held_out, seed=seed, settings=scenes)
     typer.echo(f"{len(shards)} shards in {out}")
 
@@ -251,6 +257,7 @@ for _name, _summary in (
     ("bedlam", "BEDLAM"),
     ("3dhp", "MPI-INF-3DHP"),
     ("coco", "COCO's person key points"),
+    ("densepose", "DensePose-COCO's people"),
 ):
     _add_dataset(_name, _summary)
 
