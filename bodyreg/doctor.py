@@ -27,6 +27,7 @@ def examine() -> dict[str, str]:
         **{name: _version(name) for name in _CORE},
         "devices": _devices(),
         "processors": str(os.cpu_count()),
+        "renderers": _renderers(),
     }
     for module, (name, hint) in _OPTIONAL.items():
         found[name] = _version(name) if util.find_spec(module) else f"not installed ({hint})"
@@ -53,6 +54,13 @@ def _devices() -> str:
         return "cpu"
     names = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
     return ", ".join(["cpu", *names])
+
+
+def _renderers() -> str:
+    from renderers.backends import available
+
+    lacking = {name: "" if lack is None else f" (no: {lack.rstrip('.')})" for name, lack in available().items()}
+    return ", ".join(name + lack for name, lack in lacking.items())
 
 
 def _places() -> dict[str, str]:

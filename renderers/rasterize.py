@@ -14,9 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from renderers.backends import choose, operation
 from renderers.clipping import clip_faces
-
-BACKENDS = ("cpu", "naive")
 
 
 class Fragments(NamedTuple):
@@ -68,11 +67,12 @@ def rasterize(
         clip_barycentric: limit them to [0, 1]; by default where there is blur.
         cull_backfaces: leave out faces whose corners run clockwise as displayed.
         z_clip: depth at which faces are cut (None: a face with a corner at or behind the camera is left out).
-        backend: one of `BACKENDS`; by default "cpu" for float32 on the CPU, else "naive".
-        threads: of the CPU back end, see `renderers.threads.thread_count`; results do not depend on it.
+        backend: one of `renderers.backends.BACKENDS`; by default by device and precision, see `backends.choose`.
+        threads: of the cpu back end, see `renderers.threads.thread_count`; results do not depend on it.
 
     Raises:
-        ValueError: wrong shapes, counts that do not add up, vertices that are not finite.
+        ValueError: wrong shapes, counts that do not add up, vertices that are not finite, a back end that is not
+            installed or cannot take these faces.
     """
     size_hw = (image_size, image_size) if isinstance(image_size, int) else (int(image_size[0]), int(image_size[1]))
     counts = [len(face_verts)] if faces_per_mesh is None else [int(n) for n in faces_per_mesh]
@@ -115,18 +115,8 @@ def _dispatch(
     backend: str | None,
     threads: int | None,
 ) -> Fragments:
-    if backend is None:
-        on_cpu = face_verts.device.type == "cpu" and face_verts.dtype == torch.float32
-        backend = "cpu" if on_cpu else "naive"
-    if backend == "naive":
-        from renderers.backends.naive import rasterize_fragments
-
-        return Fragments(*rasterize_fragments(face_verts, counts, neighbour, settings))
-    if backend == "cpu":
-        from renderers.backends.cpu_fragments import rasterize_fragments as compiled
-
-        return Fragments(*compiled(face_verts, counts, neighbour, settings, threads))
-    raise ValueError(f"There is no back end {backend!r}. Choose one of {', '.join(BACKENDS)}.")
+    compute = operation(choose(face_verts, backend), "rasterize_fragments")
+    return Fragments(*compute(face_verts, counts, neighbour, settings, threads))
 
 
 def check_faces(face_verts: Tensor, counts: list[int], size_hw: tuple[int, int], blur: float, k: int) -> None:

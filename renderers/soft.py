@@ -17,9 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from renderers.backends import choose, operation
 from renderers.blending import TINY, Picture, blur_for
 from renderers.clipping import Clipped, clip_faces
-from renderers.rasterize import BACKENDS, check_faces
+from renderers.rasterize import check_faces
 
 
 @dataclass(frozen=True)
@@ -125,13 +126,7 @@ def soft_silhouette(
     """
     blend = Blend(sigma=sigma, blur_radius=blur_radius, cull="all" if cull_backfaces else "none")
     scene, _ = _prepare(face_verts, faces_per_mesh, image_size, blend, z_clip)
-    if _choose(scene, backend) == "naive":
-        from renderers.backends.naive_soft import silhouette
-
-        return silhouette(scene, blend)
-    from renderers.backends.cpu_silhouette import silhouette as compiled
-
-    return compiled(scene, blend, threads)
+    return operation(choose(face_verts, backend), "silhouette")(scene, blend, threads)
 
 
 def soft_render(
@@ -181,13 +176,7 @@ def soft_render(
         if attributes.ndim == 3:
             attributes = torch.einsum("fjk,fjd->fkd", clipped.bary, attributes)
     background = background.detach().to(attributes)
-    if _choose(scene, backend) == "naive":
-        from renderers.backends.naive_soft import paint
-
-        return paint(scene, attributes, background, blend)
-    from renderers.backends.cpu_paint import paint as compiled
-
-    return compiled(scene, attributes, background, blend, threads)
+    return operation(choose(face_verts, backend), "paint")(scene, attributes, background, blend, threads)
 
 
 def _prepare(
@@ -212,12 +201,3 @@ def _prepare(
     clipped = clip_faces(face_verts, z_clip, perspective=blend.perspective)
     neighbour = clipped.neighbour if bool((clipped.neighbour >= 0).any()) else None
     return Scene(clipped.face_verts, clipped.counts(counts), neighbour, size_hw), clipped
-
-
-def _choose(scene: Scene, backend: str | None) -> str:
-    if backend is None:
-        faces = scene.face_verts
-        return "cpu" if faces.device.type == "cpu" and faces.dtype == torch.float32 else "naive"
-    if backend not in BACKENDS:
-        raise ValueError(f"There is no back end {backend!r}. Choose one of {', '.join(BACKENDS)}.")
-    return backend

@@ -19,11 +19,12 @@ _CHUNK = 1 << 22  # (pixel, face) pairs worked on at once
 
 
 def rasterize_fragments(
-    face_verts: Tensor, counts: list[int], neighbour: Tensor | None, settings: Settings
+    face_verts: Tensor, counts: list[int], neighbour: Tensor | None, settings: Settings, threads: int | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Back end of `renderers.rasterize.rasterize`: pix_to_face, zbuf, bary, dists.
 
     `neighbour` (F,) tells, for faces that near-plane cutting made two of, the index of the other half, else -1.
+    `threads` is left to torch.
     """
     from renderers.rasterize import pixel_centres
 

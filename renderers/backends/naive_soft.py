@@ -32,16 +32,16 @@ class _Pairs(NamedTuple):
     """Pixels of the whole batch."""
 
 
-def silhouette(scene: Scene, blend: Blend) -> Tensor:
-    """Back end of `renderers.soft.soft_silhouette`."""
+def silhouette(scene: Scene, blend: Blend, threads: int | None) -> Tensor:
+    """Back end of `renderers.soft.soft_silhouette`; `threads` is left to torch."""
     dtype, scene = scene.face_verts.dtype, _precise(scene)
     pairs = _list_pairs(scene, blend)
     signed = _signed_distance(pairs.point, scene.face_verts[pairs.face])
     return _alpha(signed, pairs, blend).reshape(len(scene.counts), *scene.size_hw).to(dtype)
 
 
-def paint(scene: Scene, attributes: Tensor, background: Tensor, blend: Blend) -> Picture:
-    """Back end of `renderers.soft.soft_render`."""
+def paint(scene: Scene, attributes: Tensor, background: Tensor, blend: Blend, threads: int | None) -> Picture:
+    """Back end of `renderers.soft.soft_render`; `threads` is left to torch."""
     dtype, scene = scene.face_verts.dtype, _precise(scene)
     attributes, background = attributes.to(scene.face_verts), background.to(scene.face_verts)
     pairs = _list_pairs(scene, blend)
