@@ -37,7 +37,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "evaluate": tuple(f"evaluation.{name}" for name in (
         "accumulate", "predictions", "truth", "heads", "evaluate", "synthetic", "landmarks",
     )),
-    "tables": tuple(f"evaluation.{name}" for name in ("published", "tables", "plots")),
+    "tables": tuple(f"evaluation.{name}" for name in ("published", "tables", "plots", "command")),
     "training": ("training",),
     "inference": ("inference",),
     "top": ("", "__main__", "cli", "doctor"),
@@ -68,7 +68,7 @@ MAY_USE: dict[str, set[str]] = {
     "protocols": _SCORES,
     # Scoring starts from a configuration and a weights file, and needs crops and cameras of the samples.
     "evaluate": _SCORES | _BASE | _GEOMETRY | _BODY | {"protocols", "checkpoints"},
-    "tables": _SCORES | {"protocols", "evaluate"},
+    "tables": _SCORES | {"files", "protocols", "evaluate"},
     "training": _BASE | _GEOMETRY | _BODY | _SCORES
     | {"losses", "protocols", "evaluate", "tables", "checkpoints", "renderers", "priors"},
     "inference": _BASE | _GEOMETRY | _BODY

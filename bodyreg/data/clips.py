@@ -52,7 +52,7 @@ def jitter_targets(joints: np.ndarray, degrees: np.ndarray, scales: np.ndarray) 
 
 
 def plan_windows(
-    lengths: Sequence[int],
+    lengths: Sequence[int] | np.ndarray,
     rule: Callable[[int], np.ndarray],
     *,
     flip: bool = False,
@@ -80,7 +80,7 @@ def plan_windows(
 
 
 def training_windows(
-    lengths: Sequence[int], scheme: str, frames: int, stride: int, *, flip: bool, reverse: bool = False
+    lengths: Sequence[int] | np.ndarray, scheme: str, frames: int, stride: int, *, flip: bool, reverse: bool = False
 ) -> np.ndarray:
     """(W, 5) rows of the windows that one of the schemes trains on.
 
@@ -102,7 +102,7 @@ def training_windows(
     found = plan_windows(lengths, schemes[scheme], flip=flip, reverse=reverse)
     if not len(found):
         raise ValueError(
-            f"Sequences of {sorted(set(lengths))[:5]} frames have no windows of {frames}. Use a shorter clip."
+            f"Sequences of {sorted(set(map(int, lengths)))[:5]} frames have no windows of {frames}. Use a shorter clip."
         )
     return found
 

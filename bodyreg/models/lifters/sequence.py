@@ -121,8 +121,8 @@ class SequenceLifter:
         points = len(self.mirror_in)
         if keypoints.ndim != 3 or keypoints.shape[1] != points or keypoints.shape[2] not in (2, 3):
             raise ValueError(
-                f"The key points have shape {tuple(keypoints.shape)}, and {self.settings.name} takes "
-                f"(frames, {points}, 2 or 3) in the order of {self.settings.input_set!r}. Convert them to that joint set."
+                f"The key points have shape {tuple(keypoints.shape)}, and {self.settings.name} takes (frames, "
+                f"{points}, 2 or 3) in the order of {self.settings.input_set!r}. Convert them to that joint set."
             )
         if len(keypoints) == 0:
             raise ValueError("The sequence has no frames. Give at least one.")
