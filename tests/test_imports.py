@@ -35,7 +35,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "metrics": ("evaluation", "evaluation.metrics"),
     "protocols": ("evaluation.protocols",),
     "evaluate": tuple(f"evaluation.{name}" for name in (
-        "accumulate", "predictions", "truth", "heads", "evaluate", "synthetic", "landmarks",
+        "accumulate", "predictions", "truth", "heads", "evaluate", "synthetic", "landmarks", "lifters",
     )),
     "tables": tuple(f"evaluation.{name}" for name in ("published", "tables", "plots", "command")),
     "training": ("training",),
@@ -72,7 +72,7 @@ MAY_USE: dict[str, set[str]] = {
     "training": _BASE | _GEOMETRY | _BODY | _SCORES
     | {"losses", "protocols", "evaluate", "tables", "checkpoints", "renderers", "priors"},
     "inference": _BASE | _GEOMETRY | _BODY
-    | {"models", "checkpoints", "adapt", "metrics", "data.folder", "data.inputs", "renderers"},
+    | {"models", "checkpoints", "adapt", "metrics", "data.folder", "data.inputs", "data.lifter_points", "renderers"},
 }  # fmt: skip
 MAY_USE["top"] = {*PARTS, "renderers", "priors"}
 

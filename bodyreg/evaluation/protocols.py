@@ -20,7 +20,7 @@ METRICS = ("MPJPE", "PA-MPJPE", "PVE", "PA-PVE", "N-MPJPE", "PCK", "AUC", "MPJVE
 """Metrics by name, in the order of a table. PCK and AUC are shares, Accel and MPJVE millimetres a frame (squared)."""
 PRED_ROOTS = ("raw", "zero", "subtract")
 AGGREGATES = ("frames", "actions", "sequences", "scenes", "subject-actions", "batches")
-_DATASETS = ("pw3d", "h36m", "mpi3dhp", "humaneva", "synthetic", "any")
+_DATASETS = ("pw3d", "h36m", "mpi3dhp", "humaneva", "motion", "synthetic", "any")
 _J14 = skeletons.get("lsp-14").joints
 _HIPS = ("right_hip", "left_hip")
 
@@ -250,6 +250,11 @@ _SHIPPED = (
         "h36m-lift-17", "h36m", "test", "VideoPose3D's lineage of lifters: protocols #1, #2, #3 and velocity",
         "S9 and S11, every frame, four cameras", "mocap", "-", "h36m-17", ("pelvis",), pred_root="raw",
         metrics=_LIFTED, aggregate="actions", source="evaluation of VideoPose3D, Pavllo et al. 2019",
+    ),
+    Protocol(
+        "motion-lift-17", "motion", "test", "lifters on the motion benchmark, which anyone may make",
+        "every frame of the test clips, all cameras", "stored", "-", "h36m-17", ("pelvis",), pred_root="raw",
+        metrics=_LIFTED, aggregate="frames", source="this package",
     ),
     Protocol(
         "mpi3dhp-mesh-17", "mpi3dhp", "test", "SPIN's lineage on MPI-INF-3DHP: universal poses, 17 joints",

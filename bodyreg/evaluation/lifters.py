@@ -1,0 +1,74 @@
+"""Scoring lifters on prepared sets: every test sequence is lifted, then scored like any other prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bodyreg.data.lifter_sets import LifterSet, read_lifter_set
+from bodyreg.evaluation.evaluate import Result, evaluate
+from bodyreg.evaluation.protocols import Protocol
+from bodyreg.evaluation.truth import StoredJoints, truth_of_lifter_set
+from bodyreg.lifter_weights import LoadedLifter
+from bodyreg.models.lifters.sequence import SequenceLifter
+
+__all__ = ["lift_test_set", "score_lifter_set"]
+
+
+def lift_test_set(
+    loaded: LoadedLifter, prepared: LifterSet, *, device: str | torch.device = "cpu", flip_test: bool = True,
+    overlap: int = 0, batch_size: int = 64,
+) -> StoredJoints:  # fmt: skip
+    """Poses of every valid frame of a set's test subjects, under the names of its truth.
+
+    Args:
+        loaded: the lifter. prepared: the set, of the lifter's joint sets.
+        flip_test, overlap, batch_size: see `SequenceLifter.sequence`.
+
+    Raises:
+        ValueError: the lifter takes or gives other joints than the set has.
+    """
+    about, settings = prepared.about, loaded.settings
+    if (about.input_set, about.joint_set) != (settings.input_set, settings.joint_set):
+        raise ValueError(
+            f"{settings.name} lifts {settings.input_set} to {settings.joint_set}, and the set {about.input_set} to "
+            f"{about.joint_set}. Give a set and weights of the same joint sets."
+        )
+    lifter = SequenceLifter(loaded.network.to(device), settings, about.mirror_in, about.mirror_out)
+    truth = truth_of_lifter_set(prepared)
+    poses = []
+    for sequence in prepared.sequences(prepared.subjects("test")):
+        keypoints = torch.from_numpy(sequence.keypoints).to(device)
+        lifted = lifter.sequence(keypoints, overlap=overlap, flip_test=flip_test, batch_size=batch_size)
+        poses.append(lifted.cpu().numpy()[sequence.valid])
+    return StoredJoints(np.concatenate(poses), about.joint_set, truth.source.samples)
+
+
+def score_lifter_set(
+    loaded: LoadedLifter, data: str | Path | LifterSet, protocol: Protocol | str | None = None, *, system: str = "",
+    device: str | torch.device = "cpu", flip_test: bool = True, overlap: int = 0, batch_size: int = 64,
+) -> Result:  # fmt: skip
+    """Score a lifter on the test part of a prepared set.
+
+    Args:
+        data: the set or its path. protocol: by default the one the set names for itself.
+        system: name in the table. The rest as for `lift_test_set`.
+
+    Raises:
+        ValueError: a file that is no prepared set, joints that differ, or a protocol of another data set.
+    """
+    prepared = data if isinstance(data, LifterSet) else read_lifter_set(data)
+    lifted = lift_test_set(
+        loaded, prepared, device=device, flip_test=flip_test, overlap=overlap, batch_size=batch_size
+    )  # fmt: skip
+    about = prepared.about
+    origin = str(data) if not isinstance(data, LifterSet) else about.name
+    notes = [
+        f"2D key points: {about.source} ({about.note or 'as distributed'}); flip test {'on' if flip_test else 'off'}"
+    ]
+    return evaluate(
+        lifted, truth_of_lifter_set(prepared, origin=origin), protocol or about.protocol,
+        system=system or loaded.settings.name, weights_hash=loaded.weights_hash, notes=notes,
+    )  # fmt: skip
