@@ -101,8 +101,8 @@ class SemanticSettings:
     """Both losses act in epochs after this one (numbered from 0); -1: always."""
     warmup_steps: int = 0
     """Steps over which both weights grow from 0 once they act."""
-    backend: str | None = None
-    """Renderer: null for the fastest of ours, or a back end's name."""
+    prior: str | None = None
+    """Clothing prior: a file, "skinning" for the plain one made from skinning weights, or null for the one that ships."""
     image_size: int | None = None
     sigma: float | None = None
     gamma: float | None = None

@@ -17,22 +17,32 @@ from bodyreg.evaluation.metrics import mpjpe, pa_mpjpe
 from bodyreg.losses.dense import dense_loss
 from bodyreg.losses.keypoints import heatmap_cross_entropy, masked_mean, uv_distance
 from bodyreg.losses.smpl import density_distance, depth_distance, leaf_distance, twist_distance
-from bodyreg.models.decoding import unproject
-from bodyreg.models.perspose import UNIT_CROP, normalise_image, scale_intrinsics
+from bodyreg.models.decoding import Decoded, unproject
+from bodyreg.models.perspose import UNIT_CROP, RawOutputs, normalise_image, scale_intrinsics
 from bodyreg.models.registry import build
 from bodyreg.training.settings import RegressorSettings
 
-__all__ = ["RegressorModule", "SyntheticData", "regressor_losses"]
+__all__ = ["RegressorModule", "SyntheticData", "head_losses", "regress", "regressor_losses"]
 
 
 def regressor_losses(model: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Every loss term of one training batch of `ShardStream`, not yet weighted."""
+    return head_losses(*regress(model, batch), batch)
+
+
+def regress(model: Any, batch: dict[str, torch.Tensor]) -> tuple[RawOutputs, Decoded]:
+    """What the network says of a batch, raw and decoded in pixels of crops `UNIT_CROP` wide."""
     image = normalise_image(batch["image"].float() / 255).contiguous(memory_format=torch.channels_last)
     raw = model(image, batch["K_crop"])
-    size = batch["image"].shape[-1]
-    K = scale_intrinsics(batch["K_crop"], UNIT_CROP / size)
+    K = scale_intrinsics(batch["K_crop"], UNIT_CROP / batch["image"].shape[-1])
     with torch.autocast(raw.heatmap.device.type, enabled=False):
-        decoded = unproject(model.read(raw), K)
+        return raw, unproject(model.read(raw), K)
+
+
+def head_losses(raw: RawOutputs, decoded: Decoded, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Loss terms of what `regress` gave for a batch."""
+    K = scale_intrinsics(batch["K_crop"], UNIT_CROP / batch["image"].shape[-1])
+    with torch.autocast(raw.heatmap.device.type, enabled=False):
         joints, height = batch["joints"], batch["height"]
         uv = project(joints, K)
         inside = ((uv > 0) & (uv < UNIT_CROP)).all(-1)
@@ -121,15 +131,16 @@ class SyntheticData(lightning.LightningDataModule):
     """Training stream and fixed held-out batches of synthetic people.
 
     The stream starts at the step the trainer resumes from, so a resumed run sees what an undisturbed one would.
+    With `parsing`, training batches hold parsing maps.
     """
 
-    def __init__(self, settings: RegressorSettings, body: BodyModel) -> None:
+    def __init__(self, settings: RegressorSettings, body: BodyModel, *, parsing: bool = False) -> None:
         super().__init__()
-        self.settings, self.body = settings, body
+        self.settings, self.body, self.parsing = settings, body, parsing
 
     def train_dataloader(self) -> _Phases:
         trainer: Any = self.trainer  # it is attached by the time it asks for data
-        return _Phases(self.settings, self.body, trainer)
+        return _Phases(self.settings, self.body, trainer, self.parsing)
 
     def val_dataloader(self) -> torch.utils.data.DataLoader:
         data, run = self.settings.data, self.settings.run
@@ -146,8 +157,10 @@ class SyntheticData(lightning.LightningDataModule):
 class _Phases:
     """The training stream, phase after phase of growing crops, from the trainer's step on."""
 
-    def __init__(self, settings: RegressorSettings, body: BodyModel, trainer: lightning.Trainer) -> None:
-        self.settings, self.body, self.trainer = settings, body, trainer
+    def __init__(
+        self, settings: RegressorSettings, body: BodyModel, trainer: lightning.Trainer, parsing: bool
+    ) -> None:
+        self.settings, self.body, self.trainer, self.parsing = settings, body, trainer, parsing
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         data, run = self.settings.data, self.settings.run
@@ -161,6 +174,7 @@ class _Phases:
                 backgrounds=data.backgrounds, bank_size=data.bank_size, pool=data.pool,
                 easy_until=round(data.easy_share * run.steps), rank=self.trainer.global_rank,
                 world=self.trainer.world_size, perspective_rotation=self.settings.model.perspective_rotation,
+                parsing=self.parsing,
             )  # fmt: skip
             for batch in stream:
                 yield batch

@@ -21,10 +21,11 @@ from bodyreg.checkpoints import TRAINING_ONLY, save_weights
 from bodyreg.data.synthetic.prepare import ensure_shards
 from bodyreg.data.synthetic.scenes import SceneSettings
 from bodyreg.files import load_checkpoint
+from bodyreg.models.lifters.registry import LIFTERS
 from bodyreg.training.regressor import RegressorModule, SyntheticData
 from bodyreg.training.settings import RegressorSettings
 
-__all__ = ["train"]
+__all__ = ["fit", "render_people", "start_from", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -45,19 +46,34 @@ def train(source: str | Path, overrides: Iterable[str] = (), *, progress: bool =
         ValueError: settings that no run could end well with, or weights that have diverged.
     """
     overrides = list(overrides)
-    if _is_published_perspose(source):
+    name = _model_name(source)
+    if name == "perspose":
         from bodyreg.training.perspose import train_perspose
 
         return train_perspose(source, overrides, progress=progress)
+    if _has_section(source, "adaptation"):
+        from bodyreg.training.poseda import train_poseda
+
+        return train_poseda(source, overrides, progress=progress)
+    if name in LIFTERS:
+        from bodyreg.training.lifters import train_lifter
+
+        return train_lifter(source, overrides, progress=progress)
+    if name == "dsr" or _has_section(source, "semantic"):
+        from bodyreg.training.semantic import train_semantic
+
+        return train_semantic(source, overrides, progress=progress)
     settings = config.load(RegressorSettings, source, overrides)
     settings.check()
+    render_people(settings, progress=progress)
+    lightning.seed_everything(settings.run.seed, verbose=False)
+    module = RegressorModule(settings)
+    return fit(settings, module, SyntheticData(settings, BodyModel.load("free")), progress=progress)
+
+
+def render_people(settings: RegressorSettings, *, progress: bool = True) -> None:
+    """Fill the folders of shards that a run needs and that hold none."""
     run, data = settings.run, settings.data
-    precision: Any = run.precision  # the trainer checks the name
-    out = Path(run.out)
-    out.mkdir(parents=True, exist_ok=True)
-    config.save(settings, out / "config.yaml")
-    if run.threads is not None:
-        torch.set_num_threads(run.threads)
     seen = run.steps * data.batch_size * run.devices
     scenes = SceneSettings(perspective_rotation=settings.model.perspective_rotation)
     ensure_shards(data.shards, data.people, needed=seen, motion=data.motion, settings=scenes, progress=progress)
@@ -65,38 +81,53 @@ def train(source: str | Path, overrides: Iterable[str] = (), *, progress: bool =
         data.held_out, data.held_out_people, needed=run.validation_people, motion=data.motion, held_out=True,
         settings=scenes, progress=progress,
     )  # fmt: skip
-    lightning.seed_everything(run.seed, verbose=False)
-    module = RegressorModule(settings)
+
+
+def fit(
+    settings: RegressorSettings, module: RegressorModule, people: lightning.LightningDataModule, *, body: str = "free",
+    progress: bool = True, **options: Any,
+) -> Path:  # fmt: skip
+    """Train a module, resume where an interrupted run of it stopped, and write the weights.
+
+    Args:
+        settings: of the run. module, people: what is trained, and on whom.
+        body: name of the body the labels speak of. options: of Lightning's trainer, in place of the usual ones.
+    """
+    run, data = settings.run, settings.data
+    out = Path(run.out)
+    out.mkdir(parents=True, exist_ok=True)
+    config.save(settings, out / "config.yaml")
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
     if run.start_from is not None:
         start_from(module.model, run.start_from)
-    people = SyntheticData(settings, BodyModel.load("free"))
     checkpoint = ModelCheckpoint(
         out / "checkpoints", save_last=True, every_n_train_steps=run.checkpoint_every, save_top_k=0,
         save_on_train_epoch_end=False,
     )  # fmt: skip
     bar = [RichProgressBar() if _is_terminal() else TQDMProgressBar(refresh_rate=200)] if progress else []
-    with _quiet_lightning():
-        trainer = lightning.Trainer(
-            max_steps=run.steps, precision=precision, devices=run.devices, accelerator=run.accelerator,
-            logger=TensorBoardLogger(out, name="logs", version=""),
-            callbacks=[checkpoint, LearningRateMonitor(), *bar], val_check_interval=run.validate_every,
-            check_val_every_n_epoch=None, num_sanity_val_steps=0, enable_progress_bar=progress,
-            enable_model_summary=False, log_every_n_steps=min(50, run.steps),
-        )  # fmt: skip
+    with quiet_lightning():
+        usual: dict[str, Any] = {
+            "max_steps": run.steps, "precision": run.precision, "devices": run.devices, "accelerator": run.accelerator,
+            "logger": TensorBoardLogger(out, name="logs", version=""), "val_check_interval": run.validate_every,
+            "callbacks": [checkpoint, LearningRateMonitor(), *bar], "check_val_every_n_epoch": None,
+            "num_sanity_val_steps": 0, "enable_progress_bar": progress, "enable_model_summary": False,
+            "log_every_n_steps": min(50, run.steps),
+        }  # fmt: skip
+        trainer = lightning.Trainer(**{**usual, **options})
         last = out / "checkpoints" / "last.ckpt"
         # Our own checkpoint, but read like a stranger's: tensors and plain values only.
         trainer.fit(module, people, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     weights = out / f"{settings.model.name}.safetensors"
     pictures = trainer.global_step * data.batch_size * trainer.world_size
-    save_weights(
-        weights, module.model, settings.model, trained_steps=trainer.global_step, pictures_seen=pictures, seed=run.seed
-    )
+    facts = {"trained_steps": trainer.global_step, "pictures_seen": pictures, "seed": run.seed}
+    save_weights(weights, module.model, settings.model, body=body, **facts)
     log.info("weights in %s", weights)
     return weights
 
 
 @contextlib.contextmanager
-def _quiet_lightning() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Lightning's warnings without its advice: products it recommends, what a machine lacks, and what it says twice."""
     loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
@@ -118,16 +149,24 @@ def _is_terminal() -> bool:
     return sys.stderr.isatty()
 
 
-def _is_published_perspose(source: str | Path) -> bool:
-    """Does a configuration describe the published recipe, which has settings of its own?"""
+def _model_name(source: str | Path) -> str:
+    """Name of the model that a configuration is for: PersPose's published recipe and lifters have settings apart."""
+    model = _content(source).get("model")
+    return str(model.get("name", "")) if isinstance(model, dict) else ""
+
+
+def _has_section(source: str | Path, name: str) -> bool:
+    return name in _content(source)
+
+
+def _content(source: str | Path) -> dict[str, Any]:
     import yaml
 
     try:
         content = yaml.safe_load(config.find_config(source).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
-        return False  # what is wrong with the file is said where it is loaded
-    model = content.get("model") if isinstance(content, dict) else None
-    return isinstance(model, dict) and model.get("name") == "perspose"
+        return {}  # what is wrong with the file is said where it is loaded
+    return content if isinstance(content, dict) else {}
 
 
 def start_from(model: torch.nn.Module, source: str | Path) -> None:
