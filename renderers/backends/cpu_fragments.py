@@ -16,15 +16,15 @@ from numba import float32
 from torch import Tensor
 
 from renderers.backends.cpu_keep import fill, keep, keep_tiles
-from renderers.backends.geometry import barycentric, edge, segment
-from renderers.backends.jit import kernel
+from renderers.backends.geometry import edge, segment_lanes
+from renderers.backends.jit import LANES, kernel
 from renderers.backends.tiles import SIDE, bin_faces, tile_chunks
 from renderers.threads import map_threads, thread_count
 
 if TYPE_CHECKING:
     from renderers.rasterize import Settings
 
-_ZERO, _ONE = np.float32(0), np.float32(1)
+_ZERO = np.float32(0)
 
 
 def rasterize_fragments(
@@ -48,24 +48,24 @@ class _Rasterize(torch.autograd.Function):
         faces = np.ascontiguousarray(face_verts.detach().numpy())
         pairs = np.full(len(faces), -1, np.int64) if neighbour is None else neighbour.numpy()
         xs, ys = pixel_centres(w, h).numpy(), pixel_centres(h, w).numpy()
-        pix_to_face = torch.full((n, h, w, k), -1)
-        zbuf, dists = torch.full((n, h, w, k), -1.0), torch.full((n, h, w, k), -1.0)
-        bary = torch.full((n, h, w, k, 3), -1.0)
-        out = [x.numpy() for x in (pix_to_face, zbuf, bary, dists)]
+        # NumPy asks for huge pages: on fresh large outputs page faults would cost more than the faces.
+        shapes = (((n, h, w, k), np.int64), ((n, h, w, k), np.float32), ((n, h, w, k, 3), np.float32))
+        out = [np.empty(*x) for x in (*shapes, shapes[1])]
         starts = np.concatenate([[0], np.cumsum(counts)])
         bands = 1 if threads == 1 else min(h, 4 * threads)
         tiled = k > 1 and bool((pairs < 0).all())  # halves of cut faces meet in the order of their indices
         bins = (
             bin_faces(faces, counts, xs, ys, settings.blur, int(settings.cull), threads, by_depth=True) if tiled else []
         )
-        columns = np.pad(np.stack([xs, 0 * xs]), ((0, 0), (0, -w % SIDE)), constant_values=1e6)
-        lines = np.stack([ys, 0 * ys])
+        columns = np.pad(xs, (0, -w % SIDE), constant_values=np.float32(1e6))
         blur, options = np.float32(settings.blur), (settings.perspective, settings.clip)
 
         def band(item: tuple[int, int]) -> None:
             mesh, b = item
             rows = h * b // bands, h * (b + 1) // bands
             found = [x[mesh] for x in out]
+            for x in found:
+                x[rows[0] : rows[1]] = -1
             span = starts[mesh], starts[mesh + 1]
             keep(faces, *span, pairs, xs, ys, *rows, blur, *options, settings.cull, found[0], found[1])
             fill(faces, xs, ys, *rows, *options, *found)
@@ -74,13 +74,14 @@ class _Rasterize(torch.autograd.Function):
             mesh, a, z = item
             b = bins[mesh]
             found = [x[mesh] for x in out]
-            keep_tiles(faces, columns, lines, a, z, b.tile_begin, b.entry_face, blur, *options, *found)
+            keep_tiles(faces, columns, ys, a, z, b.tile_begin, b.entry_face, blur, *options, LANES, *found)
 
         if tiled:
             map_threads(chunk, tile_chunks(bins, threads), threads)
         else:
             map_threads(band, [(m, b) for m in range(n) for b in range(bands)], threads)
-        ctx.save_for_backward(face_verts, pix_to_face)
+        pix_to_face, zbuf, bary, dists = (torch.from_numpy(x) for x in out)
+        ctx.save_for_backward(face_verts, pix_to_face, dists)
         ctx.settings, ctx.threads = settings, threads
         ctx.mark_non_differentiable(pix_to_face)
         return pix_to_face, zbuf, bary, dists
@@ -90,149 +91,150 @@ class _Rasterize(torch.autograd.Function):
     def backward(ctx: Any, _: Any, grad_z: Tensor, grad_bary: Tensor, grad_dists: Tensor):
         from renderers.rasterize import pixel_centres
 
-        face_verts, pix_to_face = ctx.saved_tensors
+        face_verts, pix_to_face, dists = ctx.saved_tensors
         h, w = ctx.settings.size_hw
         faces = np.ascontiguousarray(face_verts.detach().numpy())
         xs, ys = pixel_centres(w, h).numpy(), pixel_centres(h, w).numpy()
         upstream = [np.ascontiguousarray(g.numpy()) for g in (grad_z, grad_bary, grad_dists)]
-        begin, slots = _slots_by_face(pix_to_face.numpy().ravel(), len(faces))
-        out = np.zeros((len(faces), 9), np.float32)
+        begin, slots = _slots_by_face(pix_to_face.numpy().ravel(), ctx.settings.k, len(faces))
+        out = np.empty((len(faces), 9), np.float32)
         cuts = np.linspace(0, len(faces), ctx.threads * 4 + 1).astype(np.int64)
-        flat = upstream[0].ravel(), upstream[1].reshape(-1, 3), upstream[2].ravel()
+        flat = upstream[0].ravel(), upstream[1].reshape(-1, 3), upstream[2].ravel(), dists.detach().numpy().ravel()
         options = ctx.settings.perspective, ctx.settings.clip
 
         def span(i: int) -> None:
-            _gradient(faces, cuts[i], cuts[i + 1], begin, slots, xs, ys, ctx.settings.k, *flat, *options, out)
+            _gradient(faces, cuts[i], cuts[i + 1], begin, slots, xs, ys, ctx.settings.k, LANES, *flat, *options, out)
 
         map_threads(span, range(len(cuts) - 1), ctx.threads)
         return torch.from_numpy(out).reshape(-1, 3, 3), None, None, None, None
 
 
 @kernel
-def _slots_by_face(face, count):
+def _slots_by_face(face, k, count):
     # For each face, the slots that hold it, in their order: slots[begin[f]:begin[f + 1]].
     begin = np.zeros(count + 1, np.int64)
-    for i in range(len(face)):
-        if face[i] >= 0:
+    for pixel in range(0, len(face), k):
+        for i in range(pixel, pixel + k):  # the empty slots of a pixel are its last
+            if face[i] < 0:
+                break
             begin[face[i] + 1] += 1
     for f in range(count):
         begin[f + 1] += begin[f]
     slots = np.empty(begin[count], np.int64)
     cursor = begin[:count].copy()
-    for i in range(len(face)):
-        f = face[i]
-        if f >= 0:
+    for pixel in range(0, len(face), k):
+        for i in range(pixel, pixel + k):
+            f = face[i]
+            if f < 0:
+                break
             slots[cursor[f]] = i
             cursor[f] += 1
     return begin, slots
 
 
 @kernel
-def _gradient(faces, f0, f1, begin, slots, xs, ys, k, grad_z, grad_bary, grad_dists, perspective, clip, out):
-    # Gradient to the corners of faces f0 to f1, summed over their slots in double precision.
-    total = np.zeros(9, np.float64)
-    v = np.empty((3, 3), np.float64)
-    w = np.empty(3, np.float64)
-    m = np.empty(3, np.float64)
-    u = np.empty(3, np.float64)
-    c = np.empty(3, np.float64)
-    g = np.empty(3, np.float64)
-    dw = np.empty(3, np.float64)
+def _gradient(
+    faces, f0, f1, begin, slots, xs, ys, k, lanes, grad_z, grad_bary, grad_dists, dists, perspective, clip, out
+):
+    # Gradient to the corners of faces f0 to f1, summed over their slots in double precision, LANES slots at a time.
+    work = np.zeros(7 * LANES, np.float64)
+    total = np.zeros(9 * LANES, np.float64)
     for f in range(f0, f1):
         if begin[f] == begin[f + 1]:
+            out[f] = _ZERO
             continue
         total[:] = 0.0
-        v[:] = faces[f]
-        area = edge(v[2, 0], v[2, 1], v[0, 0], v[0, 1], v[1, 0], v[1, 1]) + 1e-8
-        for s in range(begin[f], begin[f + 1]):
-            slot = slots[s]
-            pixel = slot // k
-            px = np.float64(xs[pixel % len(xs)])
-            py = np.float64(ys[pixel // len(xs) % len(ys)])
-            for i in range(3):
-                a, b = (i + 1) % 3, (i + 2) % 3
-                w[i] = edge(px, py, v[a, 0], v[a, 1], v[b, 0], v[b, 1]) / area
-            if grad_dists[slot] != _ZERO:
-                # Side and nearest edge as the forward pass saw them.
-                x32, y32 = float32(px), float32(py)
-                inside = barycentric(x32, y32, faces[f], perspective, clip)[0]
-                a, b = _nearest_edge(x32, y32, faces[f])
-                _distance_gradient(px, py, v, a, b, -grad_dists[slot] if inside else grad_dists[slot], total)
-            gz = np.float64(grad_z[slot])
-            for i in range(3):
-                g[i] = grad_bary[slot, i] + gz * v[i, 2]
-            if g[0] == 0.0 and g[1] == 0.0 and g[2] == 0.0 and gz == 0.0:
-                continue
-            # Coordinates are products m over depth (perspective), or m themselves, scaled to a given sum.
-            for i in range(3):
-                m[i] = max(w[i], 0.0) if clip else w[i]
-                u[i] = m[i] / v[i, 2] if perspective else m[i]
-            raw = u[0] + u[1] + u[2]
-            if perspective:
-                least = 0.0 if clip else 1e-8 / (v[0, 2] * v[1, 2] * v[2, 2])
-                scaled = clip or raw > least
-                divisor = raw if scaled else least
-            else:
-                scaled = clip and raw >= 1e-5
-                divisor = max(raw, 1e-5) if clip else 1.0
-            mean = 0.0
-            for i in range(3):
-                c[i] = u[i] / divisor
-                mean += g[i] * c[i]
-            for i in range(3):
-                h = (g[i] - mean if scaled else g[i]) / divisor
-                total[3 * i + 2] += gz * c[i]
-                if perspective:
-                    # Where the divisor is held at its floor, it varies with the product of the three depths.
-                    total[3 * i + 2] += ((0.0 if scaled else mean) - h * u[i]) / v[i, 2]
-                    h /= v[i, 2]
-                dw[i] = h if not clip or w[i] >= 0.0 else 0.0
-            _weight_gradient(px, py, v, area, w, dw, total)
+        for s in range(begin[f], begin[f + 1], LANES):
+            for c in range(LANES):
+                slot = slots[min(s + c, begin[f + 1] - 1)]
+                pixel = slot // k
+                part = 1.0 if s + c < begin[f + 1] else 0.0  # lanes behind the last slot repeat it, without weight
+                work[c] = xs[pixel % len(xs)]
+                work[LANES + c] = ys[pixel // len(xs) % len(ys)]
+                work[2 * LANES + c] = part * grad_z[slot]
+                work[3 * LANES + c] = part * grad_bary[slot, 0]
+                work[4 * LANES + c] = part * grad_bary[slot, 1]
+                work[5 * LANES + c] = part * grad_bary[slot, 2]
+                work[6 * LANES + c] = part * grad_dists[slot] * (-2.0 if dists[slot] < _ZERO else 2.0)
+            _add_bary_gradient(faces[f], perspective, clip, lanes, work, total)
+            _add_distance_gradient(faces[f], lanes, work, total)
         for i in range(9):
-            out[f, i] = total[i]
+            value = 0.0
+            for c in range(LANES):
+                value += total[i * LANES + c]
+            out[f, i] = value
 
 
 @kernel
-def _weight_gradient(px, py, v, area, w, dw, total):
-    # w_i = e_i / area; e_i is twice the area of the point with the edge opposite of corner i.
-    darea = 0.0
-    for i in range(3):
-        a, b = (i + 1) % 3, (i + 2) % 3
-        de = dw[i] / area
-        darea -= de * w[i]
-        total[3 * a] += de * (py - v[b, 1])
-        total[3 * a + 1] += de * (v[b, 0] - px)
-        total[3 * b] += de * (v[a, 1] - py)
-        total[3 * b + 1] += de * (px - v[a, 0])
-    for i in range(3):
-        a, b = (i + 1) % 3, (i + 2) % 3
-        total[3 * i] += darea * (v[b, 1] - v[a, 1])
-        total[3 * i + 1] += darea * (v[a, 0] - v[b, 0])
+def _add_bary_gradient(v, perspective, clip, lanes, work, total):
+    # From depths and barycentric coordinates: products m over depth (perspective), or m themselves, scaled to a sum.
+    x0, y0, z0 = np.float64(v[0, 0]), np.float64(v[0, 1]), np.float64(v[0, 2])
+    x1, y1, z1 = np.float64(v[1, 0]), np.float64(v[1, 1]), np.float64(v[1, 2])
+    x2, y2, z2 = np.float64(v[2, 0]), np.float64(v[2, 1]), np.float64(v[2, 2])
+    per_area = 1.0 / (edge(x2, y2, x0, y0, x1, y1) + 1e-8)
+    r0, r1, r2 = (1.0 / z0, 1.0 / z1, 1.0 / z2) if perspective else (1.0, 1.0, 1.0)
+    bent = 1.0 if perspective else 0.0
+    least = 1e-5 if not perspective else (0.0 if clip else 1e-8 * r0 * r1 * r2)
+    bound, whole = not perspective and not clip, perspective and clip
+    floor = 0.0 if clip else -1e300
+    for c in range(lanes):
+        px, py, gz = work[c], work[LANES + c], work[2 * LANES + c]
+        g0, g1, g2 = work[3 * LANES + c] + gz * z0, work[4 * LANES + c] + gz * z1, work[5 * LANES + c] + gz * z2
+        w0 = edge(px, py, x1, y1, x2, y2) * per_area
+        w1 = edge(px, py, x2, y2, x0, y0) * per_area
+        w2 = edge(px, py, x0, y0, x1, y1) * per_area
+        u0, u1, u2 = max(w0, floor) * r0, max(w1, floor) * r1, max(w2, floor) * r2
+        raw = u0 + u1 + u2
+        scaled = whole | ((raw > least) & (not bound))
+        divisor = raw if scaled else least
+        divisor = 1.0 if bound | (divisor == 0.0) else divisor
+        per = 1.0 / divisor
+        c0, c1, c2 = u0 * per, u1 * per, u2 * per
+        mean = g0 * c0 + g1 * c1 + g2 * c2
+        taken = mean if scaled else 0.0
+        # Where the divisor is held at its floor, it varies with the product of the three depths.
+        held = bent * (mean - taken)
+        h0, h1, h2 = (g0 - taken) * per, (g1 - taken) * per, (g2 - taken) * per
+        total[2 * LANES + c] += gz * c0 + (held - bent * h0 * u0) * r0
+        total[5 * LANES + c] += gz * c1 + (held - bent * h1 * u1) * r1
+        total[8 * LANES + c] += gz * c2 + (held - bent * h2 * u2) * r2
+        d0 = h0 * r0 * per_area if w0 >= floor else 0.0
+        d1 = h1 * r1 * per_area if w1 >= floor else 0.0
+        d2 = h2 * r2 * per_area if w2 >= floor else 0.0
+        darea = -(d0 * w0 + d1 * w1 + d2 * w2)
+        # w_i = e_i / area; e_i is twice the area of the point with the edge opposite of corner i.
+        total[c] += d1 * (y2 - py) + d2 * (py - y1) + darea * (y2 - y1)
+        total[LANES + c] += d1 * (px - x2) + d2 * (x1 - px) + darea * (x1 - x2)
+        total[3 * LANES + c] += d2 * (y0 - py) + d0 * (py - y2) + darea * (y0 - y2)
+        total[4 * LANES + c] += d2 * (px - x0) + d0 * (x2 - px) + darea * (x2 - x0)
+        total[6 * LANES + c] += d0 * (y1 - py) + d1 * (py - y0) + darea * (y1 - y0)
+        total[7 * LANES + c] += d0 * (px - x1) + d1 * (x0 - px) + darea * (x0 - x1)
 
 
 @kernel
-def _nearest_edge(px, py, v):
-    best, a, b = segment(px, py, v[0, 0], v[0, 1], v[1, 0], v[1, 1]), 0, 1
-    d = segment(px, py, v[0, 0], v[0, 1], v[2, 0], v[2, 1])
-    if d < best:
-        best, a, b = d, 0, 2
-    if segment(px, py, v[1, 0], v[1, 1], v[2, 0], v[2, 1]) < best:
-        a, b = 1, 2
-    return a, b
-
-
-@kernel
-def _distance_gradient(px, py, v, a, b, grad, total):
-    dx, dy = v[b, 0] - v[a, 0], v[b, 1] - v[a, 1]
-    length2 = dx * dx + dy * dy
-    t = 1.0  # a segment that counts as its second end point
-    if length2 > 1e-8:
-        t = min(max((dx * (px - v[a, 0]) + dy * (py - v[a, 1])) / length2, 0.0), 1.0)
-        qx, qy = v[a, 0] + t * dx, v[a, 1] + t * dy
-    else:
-        qx, qy = v[b, 0], v[b, 1]
-    gx, gy = 2.0 * grad * (qx - px), 2.0 * grad * (qy - py)
-    total[3 * a] += (1.0 - t) * gx
-    total[3 * a + 1] += (1.0 - t) * gy
-    total[3 * b] += t * gx
-    total[3 * b + 1] += t * gy
+def _add_distance_gradient(v, lanes, work, total):
+    # The nearest edge, as the forward pass saw it, takes it all.
+    x0, y0, x1, y1, x2, y2 = v[0, 0], v[0, 1], v[1, 0], v[1, 1], v[2, 0], v[2, 1]
+    for c in range(lanes):
+        qx, qy = float32(work[c]), float32(work[LANES + c])
+        d = segment_lanes(qx, qy, x0, y0, x1, y1)
+        d2 = segment_lanes(qx, qy, x0, y0, x2, y2)
+        last = d2 < d
+        d = d2 if last else d
+        cross = segment_lanes(qx, qy, x1, y1, x2, y2) < d
+        ax, ay = np.float64(x1 if cross else x0), np.float64(y1 if cross else y0)
+        bx, by = np.float64(x2 if last | cross else x1), np.float64(y2 if last | cross else y1)
+        dx, dy = bx - ax, by - ay
+        length2 = dx * dx + dy * dy
+        px, py, g = work[c], work[LANES + c], work[6 * LANES + c]
+        t = min(max((dx * (px - ax) + dy * (py - ay)) / length2, 0.0), 1.0)
+        t = t if length2 > 1e-8 else 1.0  # a segment that counts as its second end point
+        gx, gy = g * (ax + t * dx - px), g * (ay + t * dy - py)
+        first0, first1 = (0.0 if cross else 1.0 - t), (1.0 - t if cross else 0.0)
+        second1, second2 = (0.0 if last | cross else t), (t if last | cross else 0.0)
+        total[c] += first0 * gx
+        total[LANES + c] += first0 * gy
+        total[3 * LANES + c] += (first1 + second1) * gx
+        total[4 * LANES + c] += (first1 + second1) * gy
+        total[6 * LANES + c] += second2 * gx
+        total[7 * LANES + c] += second2 * gy

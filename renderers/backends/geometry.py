@@ -8,13 +8,13 @@ from __future__ import annotations
 import numpy as np
 from numba import float32
 
-from renderers.backends.jit import kernel
+from renderers.backends.jit import inlined, kernel
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _DEN, _SUM = np.float32(1e-8), np.float32(1e-5)
 
 
-@kernel
+@inlined
 def edge(px, py, ax, ay, bx, by):
     return (px - ax) * (by - ay) - (py - ay) * (bx - ax)
 
@@ -30,6 +30,41 @@ def segment(px, py, ax, ay, bx, by):
     t = min(max(t, _ZERO), _ONE)
     ex, ey = px - (ax + t * dx), py - (ay + t * dy)
     return ex * ex + ey * ey
+
+
+@inlined
+def segment_lanes(px, py, ax, ay, bx, by):
+    # As `segment`, to the bit, without a branch: for loops over points.
+    dx, dy = bx - ax, by - ay
+    length2 = dx * dx + dy * dy
+    t = (dx * (px - ax) + dy * (py - ay)) / length2
+    t = min(max(t, _ZERO), _ONE)
+    short = length2 <= 1e-8
+    ex = px - bx if short else px - (ax + t * dx)
+    ey = py - by if short else py - (ay + t * dy)
+    return ex * ex + ey * ey
+
+
+@inlined
+def fragment_lanes(px, py, v, area, perspective, clip):
+    # As `barycentric` and `distance`, to the bit, without branches: inside, depth, coordinates, squared distance.
+    x0, y0, z0, x1, y1, z1, x2, y2, z2 = v
+    b0 = edge(px, py, x1, y1, x2, y2) / area
+    b1 = edge(px, py, x2, y2, x0, y0) / area
+    b2 = edge(px, py, x0, y0, x1, y1) / area
+    if perspective:
+        t0, t1, t2 = b0 * z1 * z2, b1 * z0 * z2, b2 * z0 * z1
+        den = max(t0 + t1 + t2, _DEN)
+        b0, b1, b2 = t0 / den, t1 / den, t2 / den
+    inside = (b0 > _ZERO) & (b1 > _ZERO) & (b2 > _ZERO)
+    if clip:
+        b0, b1, b2 = max(b0, _ZERO), max(b1, _ZERO), max(b2, _ZERO)
+        total = max(b0 + b1 + b2, _SUM)
+        b0, b1, b2 = b0 / total, b1 / total, b2 / total
+    d = segment_lanes(px, py, x0, y0, x1, y1)
+    d = min(d, segment_lanes(px, py, x0, y0, x2, y2))
+    d = min(d, segment_lanes(px, py, x1, y1, x2, y2))
+    return inside, b0 * z0 + b1 * z1 + b2 * z2, b0, b1, b2, d
 
 
 @kernel

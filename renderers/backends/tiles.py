@@ -1,4 +1,4 @@
-"""Numba kernels that the soft back ends share: which faces reach which tile of the image, and signed distances."""
+"""Numba kernels that tiled back ends share: which faces reach which tile of the image, and sums over tiles."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ from renderers.threads import map_threads
 
 SIDE = 16
 """Tiles are 16 x 16 pixels."""
-FACE = 24  # numbers per face, see `load`
 
-_ZERO, _ONE = np.float32(0), np.float32(1)
-_FAR = np.float32(1e30)
-_NEAR_TIE, _TIE = np.float32(1e-4), np.float32(1e-9)
+_ZERO = np.float32(0)
 
 
 class Bins(NamedTuple):
@@ -104,97 +101,10 @@ def _bin(faces, order, xs, ys, blur, keep_turn):
 
 
 @kernel
-def load(v, g):
-    # What distances to one face need: for each edge start, direction, 1 / length^2, and the sign of the inner side.
-    turn = edge(v[2, 0], v[2, 1], v[0, 0], v[0, 1], v[1, 0], v[1, 1])
-    sign = _ONE if turn > _ZERO else -_ONE
-    for k in range(3):
-        a, b = (0, 1) if k == 0 else ((2, 0) if k == 1 else (1, 2))
-        dx, dy = v[b, 0] - v[a, 0], v[b, 1] - v[a, 1]
-        length2 = dx * dx + dy * dy
-        g[8 * k], g[8 * k + 1], g[8 * k + 2], g[8 * k + 3] = v[a, 0], v[a, 1], dx, dy
-        g[8 * k + 4] = _ONE / length2 if length2 > 1e-8 else _ZERO
-        g[8 * k + 5] = sign
-        g[8 * k + 6] = g[8 * k + 7] = _ZERO
-        if length2 <= 1e-8:
-            # An edge that short counts as its second end point, in the order of corners (0, 1), (0, 2), (1, 2).
-            last = 1 if k == 0 else 2
-            g[8 * k + 6], g[8 * k + 7] = v[last, 0] - v[a, 0], v[last, 1] - v[a, 1]
-
-
-@kernel
-def distance_row(g, xs, ys, r, blur, out):
-    # Signed squared distance (negative inside) of the points (xs, ys[r]) to the outline; beyond the blur a huge number.
-    # Pixel centres come as two numbers, value and remainder: sharp edges feel the rounding of the first.
-    py, y_rest = ys[0, r], ys[1, r]
-    for c in range(SIDE):
-        px, x_rest = xs[0, c], xs[1, c]
-        x, y = (px - g[0]) + x_rest, (py - g[1]) + y_rest
-        cross0 = (x * g[3] - y * g[2]) * g[5]
-        t = min(max((x * g[2] + y * g[3]) * g[4], _ZERO), _ONE)
-        ex, ey = x - t * g[2] - g[6], y - t * g[3] - g[7]
-        best = ex * ex + ey * ey
-        x, y = (px - g[8]) + x_rest, (py - g[9]) + y_rest
-        cross1 = (x * g[11] - y * g[10]) * g[5]
-        t = min(max((x * g[10] + y * g[11]) * g[12], _ZERO), _ONE)
-        ex, ey = x - t * g[10] - g[14], y - t * g[11] - g[15]
-        best = min(best, ex * ex + ey * ey)
-        x, y = (px - g[16]) + x_rest, (py - g[17]) + y_rest
-        cross2 = (x * g[19] - y * g[18]) * g[5]
-        t = min(max((x * g[18] + y * g[19]) * g[20], _ZERO), _ONE)
-        ex, ey = x - t * g[18] - g[22], y - t * g[19] - g[23]
-        best = min(best, ex * ex + ey * ey)
-        inside = (cross0 > _ZERO) & (cross1 > _ZERO) & (cross2 > _ZERO)
-        out[c] = -best if inside else (best if best < blur else _FAR)
-
-
-@kernel
-def exact(centres, i):
-    # A pixel centre in double precision.
-    return np.float64(centres[0, i]) + np.float64(centres[1, i])
-
-
-@kernel
-def drop_rival(own_is_first, v_other, xs, ys, r, blur, row, g, other_row):
-    # Of two halves of a face that the near plane cut, the one counts that a point is deeper inside of, or nearer to.
-    load(v_other, g)
-    distance_row(g, xs, ys, r, blur, other_row)
-    for c in range(len(row)):
-        if other_row[c] < _FAR and row[c] < _FAR:
-            margin = _NEAR_TIE * abs(row[c] if own_is_first else other_row[c]) + _TIE
-            lost = other_row[c] < row[c] - margin if own_is_first else other_row[c] - margin <= row[c]
-            if lost:
-                row[c] = _FAR
-
-
-@kernel
-def add_distance_gradient(px, py, v, slope, out):
-    # Gradient of slope * signed squared distance, to x and y of the corners: the nearest edge takes it all.
-    best, first, second, part = 1e300, 0, 1, 0.0
-    fx, fy = 0.0, 0.0
-    for k in range(3):
-        a, b = (0, 1) if k == 0 else ((0, 2) if k == 1 else (1, 2))
-        ax, ay = np.float64(v[a, 0]), np.float64(v[a, 1])
-        dx, dy = v[b, 0] - ax, v[b, 1] - ay
-        length2 = dx * dx + dy * dy
-        t = 1.0
-        if length2 > 1e-8:
-            t = min(max((dx * (px - ax) + dy * (py - ay)) / length2, 0.0), 1.0)
-        ex, ey = ax + t * dx - px, ay + t * dy - py
-        d = ex * ex + ey * ey
-        if d < best:
-            best, first, second, part, fx, fy = d, a, b, t, ex, ey
-    gx, gy = 2.0 * slope * fx, 2.0 * slope * fy
-    out[3 * first] += (1.0 - part) * gx
-    out[3 * first + 1] += (1.0 - part) * gy
-    out[3 * second] += part * gx
-    out[3 * second + 1] += part * gy
-
-
-@kernel
 def add_slots(slot_begin, slots, f0, f1, offset, out):
     # Sum the tiles' shares of each face's gradient, in the order of the tiles.
     for f in range(f0, f1):
+        out[offset + f] = _ZERO
         for s in range(slot_begin[f], slot_begin[f + 1]):
             for i in range(slots.shape[1]):
                 out[offset + f, i] += slots[s, i]
