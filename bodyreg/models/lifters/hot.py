@@ -5,8 +5,8 @@ the network it serves. `PrunableLifter` is the base of networks that offer both.
 
 The method breaks ties between mutual nearest neighbours by noise. Here the noise of evaluation is one fixed draw for
 every clip, so that the same clip gives the same frames on every run and in every batch; training draws afresh. Noise
-and index can be given instead. Distances are summed directly, not through a matrix product, whose rounding is as large
-as the noise.
+and index can be given instead. Distances are found in double precision: in single precision the rounding of a matrix
+product is as large as the noise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bodyreg.models.lifters.layers import CrossAttention
 
 __all__ = [
     "FrameScores", "FrameSelector", "PrunableLifter", "Pruned", "Pruning", "TokenRecovery", "choose_frames",
-    "cluster_of", "score_frames", "take_frames",
+    "cluster_of", "frame_distances", "score_frames", "take_frames",
 ]  # fmt: skip
 
 _NOISE = 1e-6
@@ -64,19 +64,29 @@ class Pruned(NamedTuple):
     kept: Tensor
 
 
+def frame_distances(features: Tensor) -> Tensor:
+    """(B, F, F) Euclidean distances between the frames of (B, F, C) features; symmetric, zeros on the diagonal.
+
+    By a matrix product, which is fast, in double precision, so that its rounding stays far below the noise.
+    """
+    x = features.double()
+    products = x @ x.transpose(1, 2)
+    lengths = products.diagonal(dim1=1, dim2=2)
+    squares = lengths[:, :, None] + lengths[:, None, :] - products - products.transpose(1, 2)
+    return squares.clamp_min(0).sqrt()
+
+
 def score_frames(features: Tensor, noise: Tensor, neighbours: int = 2) -> FrameScores:
-    """Scores of density-peak clustering; no gradient.
+    """Scores of density-peak clustering, in double precision; no gradient.
 
     Args:
         features: (B, F, C). noise: (B, F) or (F,), in [0, 1); a millionth of it is added to the density.
         neighbours: k, of which the frame itself is one.
     """
     with torch.no_grad():
-        x = features.float() if features.dtype in (torch.half, torch.bfloat16) else features
-        direct = "donot_use_mm_for_euclid_dist"
-        distances = torch.cdist(x, x, compute_mode=direct) / x.shape[-1] ** 0.5
+        distances = frame_distances(features) / features.shape[-1] ** 0.5
         near = distances.topk(neighbours, dim=-1, largest=False).values
-        density = (-near.square().mean(-1)).exp() + _NOISE * noise.to(x)
+        density = (-near.square().mean(-1)).exp() + _NOISE * noise.to(distances)
         furthest = distances.amax((1, 2), keepdim=True)
         denser = density[:, None, :] > density[:, :, None]
         parent = torch.where(denser, distances, furthest).amin(-1)
