@@ -53,6 +53,16 @@ bodyreg infer photos --out results --intrinsics K.json --no-overlay --resume
 
 bodyreg infer photos --out results --model perspose --weights FILE --body smpl
 """
+_EVALUATE_EXAMPLES = """Examples:
+
+bodyreg evaluate --people 256
+
+bodyreg evaluate --predictions theirs.npz --data 3dpw_test.npz --protocol pw3d-j14
+
+bodyreg evaluate --model perspose --weights FILE --data pw3d_test.npz --images 3DPW --protocol pw3d-j14 --out table.md
+
+bodyreg evaluate --protocol list
+"""
 
 app = typer.Typer(
     cls=_Commands,
@@ -174,28 +184,112 @@ def train(config: Config, overrides: Overrides = None) -> None:
     typer.echo(f"Weights: {run(config, overrides or [])}")
 
 
-@app.command()
+@app.command(epilog=_EVALUATE_EXAMPLES)
 def evaluate(
     config: Config = "perspose_small",
     overrides: Overrides = None,
     model: Annotated[str | None, typer.Option(help="Network whose shipped weights are scored; see `models`.")] = None,
     weights: Weights = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of held-out people; rendered when it has none.")] = None,
-    people: Annotated[int | None, typer.Option(min=1, help="How many are scored at most.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the scores to this JSON file.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data set: a prepared npz, an npz in SPIN's layout, or a folder.")
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="Protocol, perhaps with changes: h36m-lift-17[pred_root=zero]; `list` shows all.")
+    ] = "synthetic-smpl24",
+    predictions: Annotated[list[Path] | None, typer.Option(help="File of predictions; may be given again.")] = None,
+    joint_set: Annotated[str | None, typer.Option(help="Order of predicted joints, where the file says none.")] = None,
+    units: Annotated[str, typer.Option(help="Of predicted joints and vertices: m, cm or mm.")] = "m",
+    dataset: Annotated[str | None, typer.Option(help="pw3d, h36m, ..., where the data's name tells none.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder that the pictures' names begin below.")] = None,
+    body: Annotated[str | None, typer.Option(help="Body of the truth: smpl, free or a folder.")] = None,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="People at a time.")] = 64,
+    allow_failures: Annotated[
+        bool, typer.Option("--allow-failures", help="Count predictions that are not finite instead of refusing.")
+    ] = False,
+    people: Annotated[int | None, typer.Option(min=1, help="Synthetic people scored at most.")] = None,
+    by: Annotated[str | None, typer.Option(help="Also print means by groups, actions or joints.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Folder for bars by joint and by action.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the table: .txt, .md, .csv or .json.")] = None,
 ) -> None:
-    """Score a model on held-out synthetic people, beside the mean pose, which knows nothing of the picture.
+    """Score predictions or a model on a data set under a named protocol.
 
-    The configuration names the model and the folder, where --model and --data do not.
+    Without --protocol the model is scored on held-out synthetic people, beside the mean pose, which knows nothing of
+    the picture; the configuration then names the model and the folder, where --model and --data do not.
     """
+    if protocol == "list":
+        from bodyreg.evaluation.protocols import PROTOCOLS
+
+        _print_rows(
+            ("protocol", "data set", "metrics", "averaged over", "what it reproduces"),
+            [(p.name, p.dataset, " ".join(p.metrics), p.aggregate, p.summary) for p in PROTOCOLS.values()],
+        )
+        return
+    if protocol == "synthetic-smpl24" and not predictions:
+        _evaluate_synthetic(config, overrides or [], model, weights, data, people, out)
+        return
+    if data is None:
+        raise ValueError(f"The protocol {protocol} needs a data set. Name its file with --data.")
+    from bodyreg.evaluation import command, tables
+
+    if predictions:
+        results = command.score_files(
+            predictions, data, protocol, body=body or "smpl", joint_set=joint_set, units=units, dataset=dataset,
+            batch_size=batch_size, allow_failures=allow_failures,
+        )  # fmt: skip
+    else:
+        results = _evaluate_model(model or config, weights, data, protocol, images, dataset, body, device, batch_size)
+    typer.echo(tables.text(results), nl=False)
+    for result in results if by is not None else ():
+        header, *rows = tables.breakdown(result, by or "groups")
+        typer.echo(f"\n{result.system}")
+        _print_rows(header, rows)
+    if out is not None:
+        tables.write_tables(out, results)
+    if plots is not None:
+        from bodyreg.evaluation.plots import write_plots
+
+        typer.echo("\n".join(str(path) for path in write_plots(plots, results)))
+
+
+def _evaluate_model(
+    model: str, weights: Path | None, data: Path, protocol: str, images: Path | None, dataset: str | None,
+    body: str | None, device: str, batch_size: int,
+) -> Any:  # fmt: skip
+    """Results of a regressor, whose pictures lie below `images`."""
+    from bodyreg.body import BodyModel
+    from bodyreg.checkpoints import default_weights, load_model
+    from bodyreg.evaluation.command import score_regressor
+    from bodyreg.evaluation.truth import bodies_by_gender
+    from bodyreg.inference.hmr import HMRRegressor
+    from bodyreg.inference.regress import Regressor
+    from bodyreg.models.hmr import HMR
+
+    if images is None:
+        raise ValueError("A model looks at photographs. Name the folder that their names begin below with --images.")
+    loaded = load_model(weights or default_weights(model))
+    own_joints = not isinstance(loaded.model, HMR)
+    body_model = BodyModel.load(loaded.body, num_betas=loaded.settings.num_betas)
+    regressor = (Regressor if own_joints else HMRRegressor)(loaded, body_model, device)
+    return score_regressor(
+        regressor, data, images, protocol, name=loaded.settings.name, bodies=bodies_by_gender(body or loaded.body),
+        own_joints=own_joints, dataset=dataset, batch_size=batch_size,
+    )  # fmt: skip
+
+
+def _evaluate_synthetic(
+    config: str, overrides: list[str], model: str | None, weights: Path | None, data: Path | None, people: int | None,
+    out: Path | None,
+) -> None:  # fmt: skip
     from bodyreg.body import BodyModel
     from bodyreg.checkpoints import default_weights, load_model
     from bodyreg.config import load
     from bodyreg.data.synthetic.prepare import ensure_shards
+    from bodyreg.evaluation.protocols import get
     from bodyreg.evaluation.synthetic import evaluate_synthetic, table, write_scores
     from bodyreg.training.settings import RegressorSettings
 
-    settings = load(RegressorSettings, config, overrides or [])
+    settings = load(RegressorSettings, config, overrides)
     loaded = load_model(weights or default_weights(model or settings.model.name))
     if loaded.body != "free":
         raise ValueError(
@@ -208,6 +302,7 @@ def evaluate(
     scores = evaluate_synthetic(loaded, BodyModel.load(loaded.body), held_out, people=wanted)
     header, *rows = table(scores)
     _print_rows(header, rows)
+    typer.echo("\n".join(get("synthetic-smpl24").describe()))
     if out is not None:
         write_scores(out, loaded, scores, data=f"synthetic people, {held_out.name}")
 

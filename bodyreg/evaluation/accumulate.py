@@ -72,6 +72,12 @@ class Samples:
     def __len__(self) -> int:
         return len(self.names)
 
+    def take(self, rows: np.ndarray) -> Samples:
+        """The samples of some rows."""
+        texts = (self.names, self.sequences, self.actions, self.subjects, self.scenes)
+        names, sequences, actions, subjects, scenes = (tuple(column[k] for k in rows) for column in texts)
+        return Samples(names, sequences, actions, subjects, scenes, self.frames[rows])
+
     def labels(self, aggregate: str) -> list[str]:
         """The group of each sample under an aggregate of `protocols.AGGREGATES`."""
         if aggregate == "subject-actions":

@@ -86,8 +86,8 @@ def evaluate(
     protocol = get(protocol) if isinstance(protocol, str) else protocol
     check_dataset(protocol, truth.dataset)
     counted = counted_rows(protocol, truth.source.samples)
-    samples = subset(truth.source.samples, counted)
-    places = match(predictions.samples, samples)
+    samples = truth.source.samples.take(counted)
+    places = match(predictions.samples, samples, truth.source.samples)
     accumulator = ErrorAccumulator(protocol, samples)
     process, processes = process_place()
     starts = range(0, len(samples), batch_size)
@@ -161,16 +161,10 @@ def counted_rows(protocol: Protocol, samples: Samples) -> np.ndarray:
     return rows
 
 
-def subset(samples: Samples, rows: np.ndarray) -> Samples:
-    """The samples of some rows."""
-    labels = [tuple(column[k] for k in rows) for column in
-              (samples.names, samples.sequences, samples.actions, samples.subjects, samples.scenes)]  # fmt: skip
-    return Samples(labels[0], labels[1], labels[2], labels[3], labels[4], samples.frames[rows])
-
-
-def match(predicted: Samples, wanted: Samples) -> np.ndarray:
+def match(predicted: Samples, wanted: Samples, everyone: Samples | None = None) -> np.ndarray:
     """(N,) row of `predicted` for each sample of `wanted`, by name.
 
+    Samples of `everyone` that are not wanted, because a protocol counts some frames only, may be there or not.
     Predictions without names (all of them empty or numbers in order) are taken to be in the truth's order.
 
     Raises:
@@ -189,7 +183,7 @@ def match(predicted: Samples, wanted: Samples) -> np.ndarray:
     given = ["/".join(_plain(name).split("/")[-depth:]) for name in predicted.names]
     places = {key: k for k, key in enumerate(given)}
     missing = [name for name, key in zip(wanted.names, keys, strict=True) if key not in places]
-    known = set(keys)
+    known = {*keys, *(_plain(name) for name in (everyone or wanted).names)}
     extra = [name for name, key in zip(predicted.names, given, strict=True) if key not in known]
     if missing or extra:
         parts = [f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{' ...' if len(names) > _SHOWN else ''}"

@@ -211,6 +211,7 @@ def write_scores(path: str | Path, loaded: LoadedModel, scores: list[Score], *, 
     """
     record = {
         "model": loaded.settings.name, "weights_hash": loaded.weights_hash, "body": loaded.body, "data": data,
+        "protocol": "synthetic-smpl24",
         "scores": [asdict(score) for score in scores],
     }  # fmt: skip
     with atomic_write(path) as temporary:

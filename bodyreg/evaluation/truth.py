@@ -17,9 +17,10 @@ from torch import Tensor
 
 from bodyreg import skeletons
 from bodyreg.body import BodyModel
+from bodyreg.data.image_names import dataset_of, parts_of_name
 from bodyreg.data.lifter_sets import LifterSet, read_lifter_set
 from bodyreg.data.sample import SampleTable
-from bodyreg.data.spin_files import dataset_of, parts_of_name, read_spin
+from bodyreg.data.spin import load_spin
 from bodyreg.evaluation.accumulate import Samples
 from bodyreg.evaluation.protocols import Protocol
 from bodyreg.files import safe_load_npz
@@ -34,6 +35,7 @@ Bodies = Callable[[str], BodyModel]
 """The body model of a gender."""
 _SCENES = {"TS1": "green screen", "TS2": "green screen", "TS3": "studio", "TS4": "studio", "TS5": "outdoor",
            "TS6": "outdoor"}  # fmt: skip
+_GENDERS = {0: "male", 1: "female", -1: "neutral"}
 
 
 class Points(NamedTuple):
@@ -260,14 +262,14 @@ def samples_of_images(images: Sequence[str]) -> Samples:
 
 def truth_of_spin(path: str | Path, bodies: Bodies, dataset: str) -> Truth:
     """The truth of an npz in SPIN's layout: stored joints of Human3.6M and MPI-INF-3DHP, bodies of 3DPW."""
-    labels = read_spin(path)
-    samples = samples_of_images(labels.imgname)
+    labels = load_spin(path)
+    samples = samples_of_images(labels.names)
     if labels.joints24 is not None and dataset != "pw3d":
         return Truth(StoredJoints(labels.joints24[..., :3], "spin-24", samples), dataset, str(path))
-    if labels.theta is None or labels.betas is None:
-        raise ValueError(f"{path} has neither joints S nor pose and shape. Give a file with 3D labels.")
-    source = PosedBodies(labels.theta, labels.betas, None, bodies, samples, labels.genders)
-    return Truth(source, dataset, str(path))
+    if not labels.has_smpl.all():
+        raise ValueError(f"{path} has neither joints S nor pose and shape of everyone. Give a file with 3D labels.")
+    genders = [_GENDERS[int(code)] for code in labels.gender]
+    return Truth(PosedBodies(labels.theta, labels.betas, None, bodies, samples, genders), dataset, str(path))
 
 
 def truth_of_lifter_set(prepared: LifterSet, *, origin: str = "") -> Truth:
