@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,15 @@ from bodyreg.data.perspose_crops import PersPoseCrops
 from bodyreg.data.sample import SampleTable
 from bodyreg.data.sources import Bodies
 from bodyreg.encoding import mirror_intrinsics
-from bodyreg.inverse_kinematics import search_beta0
+from bodyreg.inverse_kinematics import inverse_kinematics, search_beta0
 from bodyreg.losses.perspose import PersPoseTargets, perspose_losses, total_loss
-from bodyreg.models.decoding import Decoded, unmirror, unproject
+from bodyreg.models.decoding import Decoded, Readout, merge, unmirror, unproject
 from bodyreg.models.perspose import UNIT_CROP, normalise_image, scale_intrinsics
 from bodyreg.models.published import load_hrnet_coco
 from bodyreg.models.registry import build
 from bodyreg.training.perspose_settings import PersPoseSettings
+from bodyreg.training.perspose_validation import HeldOut, HeldOutCrops, Scoring, open_held_out
+from bodyreg.training.run import quiet_lightning
 from bodyreg.training.schedules import decay_groups, stepped_rate
 
 __all__ = ["MixedPeople", "PersPoseModule", "targets_of", "train_perspose"]
@@ -56,9 +57,12 @@ class PersPoseModule(lightning.LightningModule):
     Args:
         settings: of the run. body: the neutral body whose bones the first shape number is searched with.
         batches_per_epoch: how far a batch takes the learning rate's clock.
+        held_out: sets to validate on.
     """
 
-    def __init__(self, settings: PersPoseSettings, body: BodyModel, batches_per_epoch: int) -> None:
+    def __init__(
+        self, settings: PersPoseSettings, body: BodyModel, batches_per_epoch: int, held_out: Sequence[HeldOut] = ()
+    ) -> None:
         super().__init__()
         self.settings, self.batches_per_epoch = settings, batches_per_epoch
         self.save_hyperparameters({"settings": asdict(settings)})
@@ -66,25 +70,32 @@ class PersPoseModule(lightning.LightningModule):
         self.model = network.to(memory_format=torch.channels_last)
         # Not a part of the module: a licensed body must never end up in a checkpoint.
         self._body = [body]
+        self.scoring = Scoring(held_out)
 
     def decode(self, batch: dict[str, Tensor], *, mirrored: bool, search: bool = True) -> Decoded:
         """One pass over a batch, of the mirrored crops if asked; what comes out speaks of the crops as they are.
 
         With `search` the first shape number is the searched one, whose derivative goes straight to the regressed one.
         """
+        readout = self._read(batch, mirrored=mirrored)
+        with torch.autocast(self.device.type, enabled=False):
+            decoded = unproject(readout, targets_of(batch).K_crop)
+            if not search:
+                return decoded
+            joints24 = (decoded.xyz + decoded.xyz0)[:, :24]
+            return decoded._replace(beta=search_beta0(self._neutral(), joints24.detach(), decoded.beta))
+
+    def _read(self, batch: dict[str, Tensor], *, mirrored: bool) -> Readout:
         image, K = normalise_image(batch["image"].float() / 255), batch["K_crop"]
         if mirrored:
             image, K = image.flip(-1), mirror_intrinsics(K, image.shape[-1])
         raw = self.model(image.contiguous(memory_format=torch.channels_last), K, ~batch["is_coco"])
         with torch.autocast(self.device.type, enabled=False):
             readout = self.model.read(raw)
-            readout = unmirror(readout, UNIT_CROP) if mirrored else readout
-            decoded = unproject(readout, targets_of(batch).K_crop)
-            if not search:
-                return decoded
-            self._body[0].to(self.device)
-            joints24 = (decoded.xyz + decoded.xyz0)[:, :24]
-            return decoded._replace(beta=search_beta0(self._body[0], joints24.detach(), decoded.beta))
+            return unmirror(readout, UNIT_CROP) if mirrored else readout
+
+    def _neutral(self) -> BodyModel:
+        return self._body[0].to(self.device)
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         # By the step, not by a running state: a resumed run mirrors the same batches.
@@ -96,6 +107,22 @@ class PersPoseModule(lightning.LightningModule):
         self.log("loss", total, prog_bar=True)
         self.log_dict({f"train/{name}": value for name, value in losses.items()})
         return total
+
+    def validation_step(self, batch: dict[str, Tensor], index: int, dataloader_idx: int = 0) -> None:
+        readout = merge(self._read(batch, mirrored=False), self._read(batch, mirrored=True))
+        with torch.autocast(self.device.type, enabled=False):
+            decoded = unproject(readout, targets_of(batch).K_crop)
+            aim, body = (decoded.xyz + decoded.xyz0)[:, :24], self._neutral()
+            solved = inverse_kinematics(body, aim, decoded.ortho_twist, decoded.beta, decoded.leaf_rot)
+            vertices = body(solved.betas, solved.R_local[:, 1:], solved.R_local[:, 0], solved.transl).vertices
+            self.scoring.update(dataloader_idx, batch, body.regress(vertices, "h36m-17"), vertices)
+
+    def on_validation_epoch_end(self) -> None:
+        figures = self.scoring.close()
+        # The figures are of all processes already.
+        self.log_dict({f"val/{name}": value for name, value in figures.items()}, rank_zero_only=True)
+        for name, value in figures.items():
+            log.info("step %d, %s: %.1f", self.global_step, name, value)
 
     def configure_optimizers(self) -> Any:
         options = self.settings.optimiser
@@ -113,12 +140,13 @@ class MixedPeople(lightning.LightningDataModule):
 
     Args:
         settings: of the run. tables, roots: prepared sets and folders of their pictures, in the order of the shares.
-        bodies: body models by gender.
+        bodies: body models by gender. held_out: sets to validate on.
     """
 
     def __init__(
-        self, settings: PersPoseSettings, tables: list[SampleTable | None], roots: list[Path], bodies: Bodies
-    ) -> None:
+        self, settings: PersPoseSettings, tables: list[SampleTable | None], roots: list[Path], bodies: Bodies,
+        held_out: Sequence[HeldOut] = (),
+    ) -> None:  # fmt: skip
         super().__init__()
         self.settings = settings
         data, model = settings.data, settings.model
@@ -128,6 +156,16 @@ class MixedPeople(lightning.LightningDataModule):
             bodies, model.crop_size, aim_jitter=data.aim_jitter, perspective_rotation=model.perspective_rotation,
             reference_pixels=model.reference_pixels, seed=settings.run.seed,
         )  # fmt: skip
+        self.held_out = [
+            HeldOutCrops(
+                entry,
+                PersPoseCrops(
+                    [entry.table], [entry.root], bodies, model.crop_size, augment=False,
+                    perspective_rotation=model.perspective_rotation, reference_pixels=model.reference_pixels,
+                ),
+            )
+            for entry in held_out
+        ]  # fmt: skip
         # Sets that are not there keep their number in the mixture, which decides the tables of all.
         self._position = np.cumsum([t is not None for t in tables]) - 1
 
@@ -137,6 +175,17 @@ class MixedPeople(lightning.LightningDataModule):
 
     def train_dataloader(self) -> _Epochs:
         return _Epochs(self)
+
+    def val_dataloader(self) -> list[torch.utils.data.DataLoader]:
+        trainer: Any = self.trainer
+        data = self.settings.data
+        return [
+            torch.utils.data.DataLoader(
+                crops, num_workers=data.workers,
+                batch_sampler=crops.batches(data.eval_batch_size, trainer.global_rank, trainer.world_size),
+            )
+            for crops in self.held_out
+        ]  # fmt: skip
 
 
 class _Epochs:
@@ -193,9 +242,10 @@ def train_perspose(
     if run.threads is not None:
         torch.set_num_threads(run.threads)
     lightning.seed_everything(run.seed, verbose=False)
-    people = MixedPeople(settings, tables, roots, bodies)
-    per_epoch = len(people.batches(0, run.devices))
-    module = PersPoseModule(settings, bodies["neutral"], per_epoch)
+    held_out = open_held_out(settings.data.held_out, settings.data.folder, settings.data.roots)
+    people = MixedPeople(settings, tables, roots, bodies, held_out)
+    per_epoch = len(people.batches(0, run.devices * run.nodes))
+    module = PersPoseModule(settings, bodies["neutral"], per_epoch, held_out)
     if run.hrnet_weights is not None:
         start = load_hrnet_coco(module.model.backbone, run.hrnet_weights)
         log.info("%d entries of the backbone start from COCO, %d at random", len(start.copied), len(start.random))
@@ -204,18 +254,25 @@ def train_perspose(
         out / "checkpoints", save_last=True, every_n_train_steps=run.checkpoint_every, save_top_k=0,
         save_on_train_epoch_end=False,
     )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    # In batches, which is what the trainer counts between validations.
+    between = per_epoch if run.validate_every is None else run.validate_every * options.accumulate
+    on_gpu = run.accelerator != "cpu" and torch.cuda.is_available()
+    with quiet_lightning():
         trainer = lightning.Trainer(
-            max_steps=steps, precision=precision, devices=run.devices, accelerator=run.accelerator,
-            accumulate_grad_batches=options.accumulate, gradient_clip_val=options.clip,
-            sync_batchnorm=run.devices > 1, logger=TensorBoardLogger(out, name="logs", version=""),
-            callbacks=[keep, LearningRateMonitor()], enable_progress_bar=progress, enable_model_summary=False,
+            max_steps=steps, precision=precision, devices=run.devices, num_nodes=run.nodes,
+            accelerator=run.accelerator, accumulate_grad_batches=options.accumulate, gradient_clip_val=options.clip,
+            # Of GPUs alone: there is no such layer for processors.
+            sync_batchnorm=on_gpu and run.devices * run.nodes > 1, use_distributed_sampler=False,
+            logger=TensorBoardLogger(out, name="logs", version=""), callbacks=[keep, LearningRateMonitor()],
+            val_check_interval=between, check_val_every_n_epoch=None, num_sanity_val_steps=0,
+            limit_val_batches=1.0 if held_out else 0, enable_progress_bar=progress, enable_model_summary=False,
             log_every_n_steps=min(50, steps),
         )  # fmt: skip
         last = out / "checkpoints" / "last.ckpt"
         trainer.fit(module, people, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     weights = out / f"{settings.model.name}.safetensors"
     facts = {"trained_steps": trainer.global_step, "seed": run.seed}
-    save_weights(weights, module.model, settings.model, body=bodies["neutral"].name, **facts)
+    if trainer.is_global_zero:
+        save_weights(weights, module.model, settings.model, body=bodies["neutral"].name, **facts)
+    trainer.strategy.barrier()  # nobody reads what is not written yet
     return weights

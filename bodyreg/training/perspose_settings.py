@@ -33,6 +33,8 @@ class MixSettings:
     """Folder of each set's download by the set's name; default: the folder of that name beside the indexed files."""
     workers: int = 0
     """Processes that read pictures; 0 reads in the training process."""
+    held_out: list[str] = field(default_factory=list)
+    """Prepared files below `folder` to validate on, without .npz: pw3d_test, h36m_test, mpi3dhp_test."""
 
     def shares(self) -> list[float]:
         """Shares in the order of the published tables."""
@@ -71,6 +73,8 @@ class PersPoseRun:
     """The published checkpoints stop early: 3DPW after 16, MPI-INF-3DHP with BEDLAM after 35."""
     steps: int | None = None
     """Steps in all, instead of `epochs`."""
+    validate_every: int | None = None
+    """Steps between validations on `data.held_out`; none validates after each epoch."""
     checkpoint_every: int = 500
     """Steps between checkpoints an interrupted run resumes from."""
     seed: int = 0
@@ -80,6 +84,9 @@ class PersPoseRun:
     """HRNet's COCO weights to start from; none starts at random."""
     out: str = "runs/perspose"
     devices: int = 1
+    """Processes on this machine, each with its own processor or GPU and batches."""
+    nodes: int = 1
+    """Machines."""
     accelerator: str = "auto"
     threads: int | None = None
 
