@@ -28,8 +28,12 @@ DATASETS = {
     "bedlam": DataSet("bedlam", ("train", "val"), ("neutral",), "BEDLAM's processed SMPL labels"),
     "mpi3dhp": DataSet("mpi3dhp", ("train_v2", "test"), (), "MPI-INF-3DHP, HybrIK's JSON"),
     "coco": DataSet("coco", ("train2017", "val2017"), (), "COCO person key points"),
+    "densepose": DataSet(
+        "densepose", ("train", "minival", "valminusminival"), (), "DensePose-COCO's people, their key points"
+    ),
 }
-_ALIASES = {"3dpw": "pw3d", "3dhp": "mpi3dhp", "mpi-inf-3dhp": "mpi3dhp", "human3.6m": "h36m"}
+_ALIASES = {"3dpw": "pw3d", "3dhp": "mpi3dhp", "mpi-inf-3dhp": "mpi3dhp", "human3.6m": "h36m",
+            "densepose-coco": "densepose"}  # fmt: skip
 
 
 def prepare_dataset(

@@ -118,6 +118,34 @@ def test_coco_keeps_people_with_a_labelled_limb(tmp_path):
     np.testing.assert_allclose(sample.keypoints17, limbs)
 
 
+def test_densepose_keeps_coco_people_whose_surface_was_labelled(tmp_path):
+    limbs, face = np.zeros((17, 3)), np.zeros((17, 3))
+    limbs[9], face[0] = (30, 40, 2), (10, 10, 2)
+    surface = {"dp_I": [1.0, 2.0], "dp_U": [0.1, 0.2], "dp_V": [0.3, 0.4], "dp_x": [5.0, 6.0], "dp_y": [7.0, 8.0]}
+    person = {"id": 3, "image_id": 7, "bbox": [1, 2, 30, 40], "keypoints": limbs.ravel().tolist(), "iscrowd": 0}
+    without = {**person, "id": 4, "bbox": [2, 2, 30, 40]}
+    headless = {**person, **surface, "id": 5, "keypoints": face.ravel().tolist()}
+    image = {"id": 7, "file_name": "COCO_val2014_0007.jpg", "width": 320, "height": 240}
+    (tmp_path / "annotations").mkdir()
+    file = tmp_path / "annotations" / "densepose_coco_2014_minival.json"
+
+    def write(*people):
+        file.write_text(json.dumps({"images": [image], "annotations": people}))
+
+    write({**person, **surface}, without, headless)
+    table = SampleTable(prepare_dataset("densepose-coco", tmp_path, tmp_path, split="minival"))
+    (sample,) = table
+    assert (table.source, sample.kind, sample.image) == ("densepose", "keypoints", "val2014/COCO_val2014_0007.jpg")
+    np.testing.assert_allclose(sample.keypoints17, limbs)
+    np.testing.assert_allclose(sample.box_xywh, [1, 2, 30, 40])
+    write(without)
+    with pytest.raises(ValueError, match="Nobody in .* has surface labels .*prepare coco"):
+        prepare_dataset("densepose", tmp_path, tmp_path, split="minival")
+    write({**person, **surface, "dp_U": [0.1]})
+    with pytest.raises(ValueError, match="annotation 3 .* differ in length"):
+        prepare_dataset("densepose", tmp_path, tmp_path, split="minival")
+
+
 @pytest.mark.parametrize(("split", "count"), [("train_v2", 28), ("test", 17)])
 def test_3dhp_becomes_human36m_order_in_metres(tmp_path, split, count):
     rng = np.random.default_rng(count)
@@ -212,9 +240,9 @@ def test_the_authors_own_files_are_read(tmp_path, bodies):
         prepare_released(tmp_path / "bad.pt", tmp_path / "t.npz", "pw3d", "train")
 
 
-@pytest.mark.parametrize("name", ["3dpw", "h36m", "bedlam", "3dhp", "coco"])
+@pytest.mark.parametrize("name", ["3dpw", "h36m", "bedlam", "3dhp", "coco", "densepose"])
 def test_every_data_set_has_its_command(tmp_path, name):
-    assert len(DATASETS) == 5
+    assert len(DATASETS) == 6
     result = CliRunner().invoke(app, ["prepare", name, "--root", str(tmp_path), "--split", "none"])
     assert result.exit_code == 1 and "has no part 'none'" in result.output
 
