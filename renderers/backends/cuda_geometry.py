@@ -142,7 +142,8 @@ def outline(px, x_rest, py, y_rest, x0, y0, x1, y1, x2, y2, area):
 def beaten(signed, valid, px, x_rest, py, y_rest, faces, areas, f, mate, blur):
     """Where the other half of a face that the near plane cut counts instead: the one a point is deeper inside of."""
     x0, y0, z0, x1, y1, z1, x2, y2, z2 = load_face(faces, mate)
-    other, e0, e1, e2, which, t, fx, fy = outline(px, x_rest, py, y_rest, x0, y0, x1, y1, x2, y2, tl.load(areas + mate))
+    area = tl.load(areas + mate)
+    other, e0, e1, e2, which, t, fx, fy = outline(px, x_rest, py, y_rest, x0, y0, x1, y1, x2, y2, area)
     first = f < mate
     margin = 1e-4 * tl.abs(tl.where(first, signed, other)) + 1e-9
     usable = tl.where(valid & (other < blur), area, 0.0) != 0.0
@@ -271,7 +272,8 @@ def bin_faces(face_verts: Tensor, counts: list[int], size_hw: tuple[int, int], b
     amount = torch.where(usable, extent[:, 0] * extent[:, 1], 0)
     slot_begin = torch.nn.functional.pad(amount.cumsum(0), (1, 0)).int()
     face = torch.arange(len(face_verts), device=device).repeat_interleave(amount)
-    mesh = torch.arange(len(counts), device=device).repeat_interleave(torch.tensor(counts, device=device, dtype=int))
+    sizes = torch.tensor(counts, device=device, dtype=torch.int64)
+    mesh = torch.arange(len(counts), device=device).repeat_interleave(sizes)
     place = torch.arange(len(face), device=device) - slot_begin[face]
     row = first[face, 1] + place // extent[face, 0]
     tile = (mesh[face] * down + row) * across + first[face, 0] + place % extent[face, 0]
