@@ -167,12 +167,15 @@ def export(
     formats: Annotated[str, typer.Option(help="Comma-separated: obj, ply, glb, npz, json, amass.")] = "obj",
     body: Annotated[str | None, typer.Option(help="Body model; default: the one named in each file.")] = None,
     up: Annotated[str, typer.Option(help="Axes of OBJ and PLY: camera (y down) or y (for viewers).")] = "camera",
+    frame: Annotated[str, typer.Option(help="Camera of the photograph, or of each crop (the rotated frame).")] = (
+        "photograph"
+    ),
     framerate: Annotated[float, typer.Option(help="Pictures a second, written into amass files.")] = 30.0,
 ) -> None:
     """Write meshes or motion files from saved parameters; no network is run."""
     from bodyreg.inference.export import export_results
 
-    written = export_results(results, out, _names(formats), body=body, up=up, framerate=framerate)
+    written = export_results(results, out, _names(formats), body=body, up=up, frame=frame, framerate=framerate)
     typer.echo(f"{len(written)} files in {out}")
 
 

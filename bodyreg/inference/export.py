@@ -31,6 +31,7 @@ FORMATS = ("obj", "ply", "glb", "npz", "json")
 MOTION = "amass"
 """Further format of `export_results`: one file for a whole ordered folder."""
 UPS = ("camera", "y")
+FRAMES = ("photograph", "crop")
 
 FLIP_YZ = np.diag([1.0, -1.0, -1.0])
 """(3, 3) turn by 180 degrees about x: from OpenCV's camera axes to y up, z backward, and back."""
@@ -107,6 +108,7 @@ def export_results(
     *,
     body: str | Path | BodyModel | None = None,
     up: str = "camera",
+    frame: str = "photograph",
     framerate: float = 30.0,
     kid: bool = False,
     batch_size: int = 64,
@@ -120,6 +122,8 @@ def export_results(
         body: a body model, "free", "smpl", or where the user's SMPL files are; None takes the body that each record
             names. It must be the very model that the parameters were made for.
         up: "camera" or "y", for OBJ, PLY and motion.
+        frame: "photograph", or "crop" for the camera that Perspective Rotation turned onto each person, in which the
+            network speaks (not for GLB and motion, whose frame is fixed).
         framerate: pictures a second, recorded in motion files.
         kid: whether the last beta mixes in the child template.
         batch_size: bodies skinned at once.
@@ -134,6 +138,10 @@ def export_results(
     single = [name for name in wanted if name != MOTION]
     if up not in UPS:
         raise ValueError(f"There is no up direction {up!r}. Choose one of {', '.join(UPS)}.")
+    if frame not in FRAMES:
+        raise ValueError(f"There is no frame {frame!r}. Choose one of {', '.join(FRAMES)}.")
+    if frame == "crop" and (fixed := sorted({"glb", MOTION} & set(wanted))):
+        raise ValueError(f"{', '.join(fixed)} are in the photograph's frame always. Leave them out of a crop's frame.")
     out = Path(out)
     bodies: dict[Any, BodyModel] = {}
     written: list[Path] = []
@@ -143,6 +151,8 @@ def export_results(
         for start in range(0, len(files), batch_size) if single else ():
             chunk = files[start : start + batch_size]
             persons = [read_person(file) for file in chunk]
+            if frame == "crop":
+                persons = [person.in_crop_frame() for person in persons]
             for file, person, (vertices, faces) in zip(chunk, persons, _pose(persons, body, kid, bodies), strict=True):
                 stem = out / (file.relative_to(path) if path.is_dir() else Path(file.name)).with_suffix("")
                 if stem in stems:

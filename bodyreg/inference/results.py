@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -21,6 +21,7 @@ import numpy as np
 from bodyreg.files import atomic_write, safe_load_npz
 
 FRAME = "camera of the photograph, OpenCV axes: x right, y down, z forward"
+CROP_FRAME = "turned camera of the person's crop (R_crop_from_cam), OpenCV axes: x right, y down, z forward"
 UNITS = "metres, radians, pixels (origin at the outer corner of the upper left pixel)"
 RESULTS = "results.json"
 VERSION = 1
@@ -109,6 +110,35 @@ class PersonResult:
         joints, keypoints = named.pop("joints"), named.pop("keypoints")
         named |= {_JOINTS + name: points for name, points in joints.items()}
         return named | {_KEYPOINTS + name: points for name, points in keypoints.items()}
+
+    def in_crop_frame(self) -> PersonResult:
+        """The same person as the network saw them: in the camera that Perspective Rotation turned onto their box.
+
+        Global orientation, translation and joints are turned by `R_crop_from_cam`, and `frame` says so; pose, shape and
+        what is said in pixels of the photograph stay.
+
+        Raises:
+            ValueError: the record is in that frame already, or lacks SMPL's joints.
+        """
+        import torch
+
+        from bodyreg.crops import rotate_smpl
+        from bodyreg.rotations import aa_from_matrix, matrix_from_aa
+
+        if self.frame != FRAME or "smpl-24" not in self.joints:
+            raise ValueError(
+                f"The person is in the frame {self.frame!r} with joints of {sorted(self.joints)}. Give the record that "
+                "the folder job wrote."
+            )
+        R = self.R_crop_from_cam
+        rest_pelvis = self.joints["smpl-24"][0] - self.transl
+        R_root, transl = rotate_smpl(
+            matrix_from_aa(torch.from_numpy(self.global_orient)).numpy(), self.transl, rest_pelvis, R
+        )
+        return replace(
+            self, global_orient=aa_from_matrix(torch.from_numpy(R_root)).numpy(), transl=transl, frame=CROP_FRAME,
+            joints={name: points @ R.T for name, points in self.joints.items()},
+        )  # fmt: skip
 
     @classmethod
     def from_fields(cls, named: Mapping[str, Any], source: str = "The result") -> PersonResult:
