@@ -40,7 +40,7 @@ __all__ = ["INTERPRETED", "rasterize_fragments"]
 _EMPTY = tl.constexpr(0x7FFFFFFF << 32)
 _LAST = tl.constexpr((1 << 63) - 1)
 _FACE = tl.constexpr(0xFFFFFFFF)
-_PER_PROGRAM = 1 << 22 if INTERPRETED else 2048  # candidates that a program holds
+_PER_PROGRAM = 1 << 22 if INTERPRETED else 1024  # candidates that a program holds
 
 
 def rasterize_fragments(

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from renderers import backends
+from renderers.clipping import clip_faces
 from renderers.rasterize import rasterize
 from renderers.soft import Blend, soft_render, soft_silhouette
 
@@ -32,10 +33,14 @@ BLENDS = {
 }
 
 
-def meshes(seed: int = 0) -> tuple[torch.Tensor, list[int]]:
+def meshes(seed: int = 2) -> tuple[torch.Tensor, list[int]]:
     gen = torch.Generator().manual_seed(seed)
     place = torch.rand(8, 1, 3, generator=gen) * torch.tensor([7.0, 1.0, 1.2]) + torch.tensor([-3.5, -0.5, 1.2])
     return place + (torch.rand(8, 3, 3, generator=gen) - 0.5) * torch.tensor([3.0, 2.0, 0.8]), [5, 0, 3]
+
+
+def test_some_of_the_meshes_are_cut_in_two() -> None:
+    assert (clip_faces(meshes()[0], 1.3, perspective=True).neighbour >= 0).any()
 
 
 def gradients(images, leaves) -> list[torch.Tensor]:
@@ -85,7 +90,7 @@ def test_silhouettes_agree_with_the_naive_back_end(z_clip, cull) -> None:
 @pytest.mark.parametrize(("perspective", "clip"), [(True, True), (True, False), (False, False)])
 @pytest.mark.parametrize(("blur", "k", "z_clip"), [(0.0, 1, None), (2e-2, 5, 1.3)])
 def test_fragments_agree_to_the_bit(perspective, clip, blur, k, z_clip) -> None:
-    faces, counts = meshes(3)
+    faces, counts = meshes(4)
     faces[1] = faces[0]  # equal depth: the lower face is first
     options = dict(image_size=SIZE, blur_radius=blur, faces_per_pixel=k, z_clip=z_clip)
     options |= dict(perspective_correct=perspective, clip_barycentric=clip)
