@@ -240,6 +240,7 @@ def people_of(settings: DSRSettings, body: BodyModel) -> tuple[lightning.Lightni
             "smaller batch."
         )
     return people, {
-        "log_every_n_steps": min(50, max(1, len(people.mixed) // settings.data.batch_size)), "max_epochs": settings.epochs, "limit_val_batches": 0, "val_check_interval": None,
+        "max_epochs": settings.epochs, "limit_val_batches": 0, "val_check_interval": None,
         "check_val_every_n_epoch": 1, "use_distributed_sampler": False,
+        "log_every_n_steps": min(50, len(people.mixed) // settings.data.batch_size),
     }  # fmt: skip

@@ -24,7 +24,16 @@ from bodyreg.training.regressor import RegressorModule, head_losses, regress
 from bodyreg.training.semantic import RendererSettings, SemanticTerms
 from bodyreg.training.settings import RegressorSettings
 
-__all__ = ["BodyWeights", "JointModule", "JointSettings", "body_losses", "labelled", "posed_bodies"]
+__all__ = [
+    "BodyWeights",
+    "JointModule",
+    "JointSettings",
+    "body_losses",
+    "joint_terms",
+    "labelled",
+    "posed_bodies",
+    "seen_bodies",
+]
 
 _IN_PICTURE = ("heatmap", "uv")
 _WEAK_FOCAL_PX = 5000.0
@@ -87,36 +96,50 @@ class JointModule(RegressorModule):
         return total
 
     def terms(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
-        """Every term of a batch of `ShardStream` with parsing maps, weighted; figures to log begin with `log_`."""
-        raw, decoded = regress(self.model, batch)
-        known = labelled(batch["betas"], self.settings.labelled)
-        weights = asdict(self.settings.loss)
-        with torch.autocast(self.device.type, enabled=False):
-            losses = {name: value for name, value in head_losses(raw, decoded, batch).items() if name in _IN_PICTURE}
-            if bool(known.any()):
-                pick = lambda record: type(record)(*(None if v is None else v[known] for v in record))  # noqa: E731
-                part = {name: value[known] for name, value in batch.items()}
-                losses |= {n: v for n, v in head_losses(pick(raw), pick(decoded), part).items() if n not in _IN_PICTURE}
-            terms = {name: weights[name] * value for name, value in losses.items()}
-            body = self._body[0] = self._body[0].to(self.device)
-            posed = posed_bodies(body, decoded)
-            size = batch["image"].shape[-1]
-            terms |= body_losses(body, posed, batch, known, self.settings.body)
-            return terms | self.semantic(self.rendered(posed, batch["K_crop"], size), batch["parsing"], 0, step)
+        """`joint_terms` of this module's network and body."""
+        body = self._body[0] = self._body[0].to(self.device)
+        return joint_terms(self.model, body, self.semantic, batch, step, self.settings)
 
-    def rendered(self, posed: BodyOutput, K: Tensor, size: int) -> Tensor:
-        """What the renderer takes, through the true camera or the weak one."""
-        pelvis = posed.joints[:, :1]
-        if self.settings.camera == "true":
-            return ndc_vertices(posed.vertices, K, (size, size), pivot=pelvis[:, 0, 2])
-        # The same size and place as the pelvis has, but from so far away that all depths look alike.
-        far = K.clone()
-        far[:, 0, 0] = far[:, 1, 1] = _WEAK_FOCAL_PX
-        place = project(pelvis, K)
-        depth = _WEAK_FOCAL_PX * pelvis[:, :, 2:] / K[:, None, :1, 0]
-        offset = (place - far[:, None, :2, 2]) * depth / _WEAK_FOCAL_PX
-        moved = posed.vertices - pelvis + torch.cat([offset, depth], -1)
-        return ndc_vertices(moved, far, (size, size), pivot=depth[:, 0, 0])
+
+def joint_terms(
+    model: Any, body: BodyModel, semantic: SemanticTerms, batch: dict[str, Tensor], step: int, settings: JointSettings
+) -> dict[str, Tensor]:
+    """Every term of a batch of `ShardStream` with parsing maps, weighted; figures to log begin with `log_`.
+
+    Args:
+        model: a PersPose network. body: of the people. semantic: their DSR terms. step: of the run, for the warm-up.
+    """
+    raw, decoded = regress(model, batch)
+    known = labelled(batch["betas"], settings.labelled)
+    weights = asdict(settings.loss)
+    with torch.autocast(raw.heatmap.device.type, enabled=False):
+        losses = {name: value for name, value in head_losses(raw, decoded, batch).items() if name in _IN_PICTURE}
+        if bool(known.any()):
+            pick = lambda record: type(record)(*(None if v is None else v[known] for v in record))  # noqa: E731
+            part = {name: value[known] for name, value in batch.items()}
+            losses |= {n: v for n, v in head_losses(pick(raw), pick(decoded), part).items() if n not in _IN_PICTURE}
+        terms = {name: weights[name] * value for name, value in losses.items()}
+        posed = posed_bodies(body, decoded)
+        terms |= body_losses(body, posed, batch, known, settings.body)
+        points = seen_bodies(posed, batch["K_crop"], batch["image"].shape[-1], settings.camera)
+        return terms | semantic(points, batch["parsing"], 0, step)
+
+
+def seen_bodies(posed: BodyOutput, K: Tensor, size: int, camera: str = "true") -> Tensor:
+    """(B, V, 3) what the renderer takes of bodies in crops of `size` pixels, through the "true" camera or a "weak" one.
+
+    The weak camera shows the pelvis as large and where the true one does, but from so far away that all depths look
+    alike.
+    """
+    pelvis = posed.joints[:, :1]
+    if camera == "true":
+        return ndc_vertices(posed.vertices, K, (size, size), pivot=pelvis[:, 0, 2])
+    far = K.clone()
+    far[:, 0, 0] = far[:, 1, 1] = _WEAK_FOCAL_PX
+    depth = _WEAK_FOCAL_PX * pelvis[:, :, 2:] / K[:, None, :1, 0]
+    offset = (project(pelvis, K) - far[:, None, :2, 2]) * depth / _WEAK_FOCAL_PX
+    moved = posed.vertices - pelvis + torch.cat([offset, depth], -1)
+    return ndc_vertices(moved, far, (size, size), pivot=depth[:, 0, 0])
 
 
 def labelled(betas: Tensor, share: float) -> Tensor:

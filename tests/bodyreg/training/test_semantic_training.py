@@ -84,7 +84,7 @@ def test_truth_decoded_is_the_body_that_was_seen(joint) -> None:
 
     def at(dx: float):
         moved = posed._replace(vertices=posed.vertices + shift + torch.tensor([dx, 0, 0]), joints=posed.joints + shift)
-        points = module.rendered(moved, batch["K_crop"], 64)
+        points = perspose_dsr.seen_bodies(moved, batch["K_crop"], 64)
         return dsr_losses(points, body.faces, module.semantic.prior, batch["parsing"], options)
 
     best, left, right = at(0), at(-0.15), at(0.15)
