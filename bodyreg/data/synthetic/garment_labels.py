@@ -63,8 +63,9 @@ class FIELDS(NamedTuple):
     side: int = 13  # positive on the person's left
 
 
-HEM_REACH = 0.018
-"""Vertices this near to the end of a sleeve, a leg or a hem, metres, are moved onto it: ends are straight."""
+HEM_INSIDE, HEM_OUTSIDE = 0.018, 0.04
+"""Vertices this near to the end of a sleeve, a leg or a hem, metres, are moved onto it: ends are straight. Outside it
+is less at wrists and ankles, where the mesh is finer."""
 _NOT = -1.0
 _COAT, _JUMPSUIT = 7, 10
 
@@ -145,13 +146,30 @@ def head_fields(x, y, z, ear, atlas, outfit, fit, out):  # noqa: ANN001, ANN202
 
 
 @kernel
+def _reach(height, atlas):  # noqa: ANN001, ANN202
+    return min(HEM_OUTSIDE, max(0.012, height - atlas[3] - 0.03))
+
+
+@kernel
+def _end(bound, reach):  # noqa: ANN001, ANN202
+    """A bound whose first vertices outside, which are moved onto the end, lie just outside: the ring between cloth and
+    skin belongs to the cloth."""
+    return 0.05 * bound if -reach < bound < 0.0 else bound
+
+
+@kernel
 def cloth_fields(x, y, z, atlas, outfit, fit, out, shift):  # noqa: ANN001, ANN202
     """Coat, upper and lower garment of one vertex, and how far it is moved along x and y onto the end of one."""
     leg = atlas[2] - atlas[3]
     sleeve, neck = sleeve_bound(x, y, atlas, outfit), neck_bound(x, y, z, atlas, outfit, fit)
     end_y = atlas[2] - outfit[2] * leg
     hem_y = end_y if outfit[10] == _JUMPSUIT else atlas[2] - outfit[1] * leg
-    upper = min(sleeve, neck, y - hem_y)
+    at_sleeve = 0.6 * HEM_OUTSIDE if outfit[0] < 0.85 else 0.012
+    at_hem, at_end = _reach(hem_y, atlas), _reach(end_y, atlas)
+    if outfit[0] < 0.1:
+        upper = min(sleeve, neck, _end(y - hem_y, at_hem))
+    else:
+        upper = min(_end(sleeve, at_sleeve), neck, _end(y - hem_y, at_hem))
     if outfit[10] == _COAT:
         out[4] = upper
         if fit[10] > 0.0:
@@ -160,12 +178,12 @@ def cloth_fields(x, y, z, atlas, outfit, fit, out, shift):  # noqa: ANN001, ANN2
     else:
         out[5] = upper
     if outfit[10] != _JUMPSUIT:
-        out[6] = min(y - end_y, atlas[2] + fit[8] - y, 0.3 - abs(x))
-    if abs(sleeve) < HEM_REACH and outfit[0] >= 0.1 and neck > 0:
+        out[6] = min(_end(y - end_y, at_end), atlas[2] + fit[8] - y, 0.3 - abs(x))
+    if -at_sleeve < sleeve < HEM_INSIDE and outfit[0] >= 0.1 and neck > 0:
         shift[0] = sleeve if x > 0 else -sleeve
-    if abs(y - hem_y) < HEM_REACH and sleeve > 0 and neck > 0:
+    if -at_hem < y - hem_y < HEM_INSIDE and sleeve > 0 and neck > 0:
         shift[1] = hem_y - y
-    elif abs(y - end_y) < HEM_REACH and abs(x) < 0.3 and upper <= 0:
+    elif -at_end < y - end_y < HEM_INSIDE and abs(x) < 0.3 and upper <= 0:
         shift[1] = end_y - y
 
 

@@ -60,12 +60,29 @@ def _on_cone(v, template_y, joints, half, atlas, ease, flare, folds, fold, phase
 
 @kernel
 def shape_cloth(
-    v, smooth, draped, normals, chest, rest, arm, joints, half, fields, shift, atlas, outfit, fit, moved, cone
+    v,
+    smooth,
+    draped,
+    normals,
+    shoe_normals,
+    chest,
+    rest,
+    arm,
+    joints,
+    half,
+    fields,
+    shift,
+    atlas,
+    outfit,
+    fit,
+    moved,
+    cone,
 ):  # noqa: ANN001, ANN202
     """Rest vertices in their clothes.
 
     Args:
-        v, smooth, draped: (V, 3) shaped rest body, a little and much smoothed. normals: (V, 3) of `smooth`.
+        v, smooth, draped: (V, 3) shaped rest body, a little and much smoothed.
+        normals, shoe_normals: (V, 3) of `smooth` and of `draped`.
         chest: (V,) vertex at the height of the chest in the same direction from the torso's axis.
         rest, arm: (V, 3) template and (V,) weight of the arms. joints: (24, 3) rest joints of this shape.
         half: (4,) half width of the hips, their depth to the front and the back of the last number, z of the middle.
@@ -85,6 +102,9 @@ def shape_cloth(
         x, y, z = rest[i, 0], rest[i, 1], rest[i, 2]
         upper, lower = max(f[4], f[5]), f[6]
         n = normals[i]
+        shod = f[7] > 0 and f[6] <= 0
+        if shod:
+            n = shoe_normals[i]
         ease, soft = 0.0, 0.0
         along = min(max((abs(x) - atlas[0]) / (atlas[1] - atlas[0]), 0.0), 1.0)
         down = min(max((atlas[2] - y) / leg_length, 0.0), 1.0)
@@ -104,9 +124,8 @@ def shape_cloth(
             ease, soft = 0.003, 0.3
         if f[9] > 0 and ease <= 0:
             ease, soft = 0.004, 0.7
-        shod = f[7] > 0 and lower <= 0
         if shod:
-            ease, soft = outfit[15], 1.0
+            ease, soft = 0.003 + outfit[15], 1.0
         if f[2] > 0:
             ease = max(ease, outfit[14] * _smooth_step(f[2] / 0.03) + 0.002)
             soft = 0.9
@@ -120,7 +139,7 @@ def shape_cloth(
             moved[i, k] = v[i, k] + soft * (smooth[i, k] - v[i, k])
         loose = min(max((cloth - 0.012) / 0.04, 0.0), 1.0)
         if shod:
-            loose = 0.8  # toes disappear in a shoe
+            loose = 1.0  # toes disappear in a shoe, which is longer than they are
         if loose > 0:
             for k in range(3):
                 moved[i, k] += loose * (draped[i, k] - moved[i, k])
@@ -128,7 +147,7 @@ def shape_cloth(
         inside = 0.0
         for k in range(3):
             inside += (moved[i, k] - v[i, k]) * n[k]
-        push = ease - min(inside, 0.0)
+        push = ease - (0.0 if shod else min(inside, 0.0))
         if cloth > 0.0:
             waves = np.sin(31.0 * y + 17.0 * x + phase) + 0.7 * np.sin(23.0 * z - 19.0 * y + 2.0 * phase)
             push += min(fit[19], 0.5 * cloth) * waves
@@ -138,8 +157,10 @@ def shape_cloth(
             span = np.sqrt(x * x + (z - atlas[7]) ** 2) + 1e-6
             moved[i, 0] += fit[15] * x / span
             moved[i, 2] += fit[15] * (z - atlas[7]) / span
-        if f[7] > 0 and y < atlas[3] - 0.03:
-            moved[i, 1] -= 0.6 * outfit[15]
+        if shod:
+            moved[i, 2] += 0.014 * _smooth_step((z - atlas[15]) / 0.15)
+            if y < atlas[3] - 0.03:
+                moved[i, 1] = min(moved[i, 1], v[i, 1]) - 0.3 * outfit[15]
         if upper > 0 and sleeve < 0.5:
             _hang(v, moved, i, chest[i], y, joints, atlas, fit)
         cone[i] = 0.0

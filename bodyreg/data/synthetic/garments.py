@@ -162,8 +162,9 @@ class Tailor:
         middle = hips[1:, 2].mean()
         half = np.array([abs(hips[0, 0]), hips[1, 2] - middle, middle - hips[2, 2], middle], np.float32)
         shape_cloth(
-            v, smooth, draped, vertex_normals(smooth, self.faces), self._chest, self.rest, self.arm,
-            rest_joints.astype(np.float32), half, fields, shift, self.atlas, outfit, fit, moved, cone,
+            v, smooth, draped, vertex_normals(smooth, self.faces), vertex_normals(draped, self.faces), self._chest,
+            self.rest, self.arm, rest_joints.astype(np.float32), half, fields, shift, self.atlas, outfit, fit, moved,
+            cone,
         )  # fmt: skip
         R = np.ascontiguousarray(R_global, np.float32)
         t = (joints - np.einsum("jab,jb->ja", R_global, rest_joints)).astype(np.float32)
