@@ -34,8 +34,8 @@ def main(overrides: list[str]) -> Path:
     semantic = SemanticTerms(settings.semantic, settings.renderers, body).to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.optimiser.lr)
     people = ShardStream(
-        data.shards, BodyModel.load("free"), crop_size=data.crop_sizes[-1], batch_size=data.batch_size, seed=run.seed, parsing=True,
-        bank_size=data.bank_size,
+        data.shards, BodyModel.load("free"), crop_size=data.crop_sizes[-1], batch_size=data.batch_size, seed=run.seed,
+        bank_size=data.bank_size, parsing=True,
     )  # fmt: skip
     for step, batch in zip(range(run.steps), people, strict=False):
         batch = {name: value.to(device) for name, value in batch.items()}

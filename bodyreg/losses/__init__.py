@@ -1,4 +1,5 @@
-"""Losses, one subject a file: joints in the picture, what becomes a body, dense maps, PersPose as published.
+"""Losses, one subject a file: joints in the picture, what becomes a body, dense maps, PersPose, SPIN and DSR as
+published.
 
 Each is a function of predictions and truth to a scalar; how they are weighted is the configuration's business.
 """
@@ -18,6 +19,12 @@ _HOMES = {
     "twist_distance": "smpl",
     "leaf_distance": "smpl",
     "dense_loss": "dense",
+    "hmr_losses": "hmr",
+    "dsr_losses": "semantic",
+    "ndc_vertices": "semantic",
+    "SemanticOptions": "semantic",
+    "PRESETS": "semantic",
+    "semantic_targets": "semantic_targets",
 }
 
 __all__ = [*_HOMES]

@@ -20,6 +20,8 @@ _HOMES = {
     "Readout": "decoding",
     "CompactBackbone": "compact",
     "HRNet": "hrnet",
+    "HMR": "hmr",
+    "ResNet": "resnet",
 }
 
 __all__ = [*_HOMES]

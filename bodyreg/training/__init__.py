@@ -16,6 +16,9 @@ _HOMES = {
     "RegressorModule": "regressor",
     "SyntheticData": "regressor",
     "regressor_losses": "regressor",
+    "DSRSettings": "dsr",
+    "JointSettings": "perspose_dsr",
+    "joint_terms": "perspose_dsr",
 }
 
 __all__ = [*_HOMES]
