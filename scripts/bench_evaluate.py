@@ -1,6 +1,6 @@
 """Time and memory of a full `pw3d-j14` evaluation with PVE at 3DPW's size, on random meshes that stream through.
 
-    python scripts/bench_evaluate.py [--samples 35515] [--threads 2]
+    python scripts/bench_evaluate.py [--samples 35515] [--threads 1]
 
 Meshes are drawn a batch at a time (their drawing is timed apart), joints are regressed from both sides' 6,890 vertices,
 and the errors gathered as `bodyreg evaluate` does. Prints seconds and the peak of resident memory.
@@ -42,7 +42,7 @@ class RandomMeshes:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=35515)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=64)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -67,7 +67,7 @@ def read_predictions(
     pose_key = next((key for key in _POSE_KEYS if key in columns), None)
     beta_key = next((key for key in _BETA_KEYS if key in columns), None)
     scale = UNITS[units]
-    samples = _samples(names, len(np.asarray(columns[key])), path)
+    samples = _samples(names, len(columns[key]), path)
     if vertex_key is not None:
         return StoredMeshes(_numbers(columns[vertex_key], 3, vertex_key, path) * scale, bodies("neutral"), samples)
     if key in _JOINT_KEYS:
