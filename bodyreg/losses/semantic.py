@@ -102,7 +102,7 @@ class SemanticSettings:
     warmup_steps: int = 0
     """Steps over which both weights grow from 0 once they act."""
     prior: str | None = None
-    """Clothing prior: a file, "skinning" for the plain one made from skinning weights, or null for the one that ships."""
+    """Clothing prior: a file, "skinning" for the plain one from skinning weights, or null for the one that ships."""
     image_size: int | None = None
     sigma: float | None = None
     gamma: float | None = None
