@@ -162,6 +162,27 @@ def test_gradient_of_the_solver_matches_finite_differences(body):
             torch.testing.assert_close((gradient * step).flatten(1).sum(1), numeric, atol=1e-5, rtol=1e-5)
 
 
+def test_the_searched_number_passes_its_gradient_straight_through(body):
+    """As if the number found had been the regressed one; forward it is the number found, to the last bit."""
+    *_, joints, twist, leaf = posed(body, beta0=0.73)
+    regressed = torch.full((6, 2), 0.4, dtype=torch.float64, requires_grad=True)
+    found = ik.search_beta0(body, joints, regressed)
+    on_grid = torch.tensor(ik.BETA0_GRID, dtype=torch.float32).double()
+    assert torch.isin(found[:, 0].detach(), on_grid).all() and torch.equal(found[:, 1], regressed[:, 1])
+    weights = torch.randn(6, 24, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+
+    def score(betas, **options):
+        result = ik.inverse_kinematics(body, joints, twist, betas, leaf, **options)
+        turned, moved = (result.R_local * weights).sum(), (result.transl * weights[:, 0, 0]).sum()
+        return turned + moved + 3 * result.betas[:, 0].sum()
+
+    (through,) = torch.autograd.grad(score(regressed), regressed)
+    instead = found.detach().requires_grad_()
+    (direct,) = torch.autograd.grad(score(instead, search=False), instead)
+    torch.testing.assert_close(through, direct)
+    assert (through[:, 0] != 3).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("aim", ["rest", "mirrored", "flat", "line", "point", "half turn"])
 def test_gradients_are_finite_in_degenerate_poses(body, dtype, aim):

@@ -87,9 +87,11 @@ def overrides(prepared, out, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def test_a_resumed_run_ends_where_an_undisturbed_one_does(tmp_path, prepared, bodies):
+@pytest.mark.parametrize("options", [(), ("optimiser.accumulate=2", "run.precision=bf16-mixed", "data.workers=1")])
+def test_a_resumed_run_ends_where_an_undisturbed_one_does(tmp_path, prepared, bodies, options):
+    """Plain, and with gradients of two batches added up in mixed precision, across the ends of epochs."""
     run = lambda out, *more: train_perspose(  # noqa: E731
-        "perspose_3dpw", overrides(prepared, tmp_path / out, *more), bodies=bodies, progress=False
+        "perspose_3dpw", overrides(prepared, tmp_path / out, *options, *more), bodies=bodies, progress=False
     )
     whole = run("whole", "run.steps=5")
     run("parts", "run.steps=3", "run.checkpoint_every=1")
