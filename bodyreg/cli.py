@@ -334,6 +334,34 @@ def prepare_synthetic(
     typer.echo(f"{len(shards)} shards in {out}")
 
 
+@prepare_app.command("parsing")
+def prepare_parsing(
+    source: Annotated[Path, typer.Option(help="Folder of a human parser's PNG files.")],
+    out: Annotated[Path, typer.Option(help="Folder of the converted ones, under the same names.")],
+    numbers: Annotated[str, typer.Option(help="What plain label numbers mean: lip-20 or atr-18.")] = "lip-20",
+    form: Annotated[str, typer.Option(help="What is written: palette or labels.")] = "palette",
+) -> None:
+    """Check parsing pictures and write them all in one form with LIP's 20 labels."""
+    from bodyreg.data.parsing import convert_parsing_folder
+
+    written, refused = convert_parsing_folder(source, out, numbers=numbers, form=form)
+    for name, reason in refused.items():
+        typer.echo(f"{name}: {reason}", err=True)
+    typer.echo(f"{len(written)} parsing pictures in {out}, {len(refused)} refused")
+
+
+@prepare_app.command("eft")
+def prepare_eft(
+    source: Annotated[Path, typer.Option(help="JSON file of EFT's fits.")],
+    out: Annotated[Path, typer.Option(help="The npz in SPIN's layout.")],
+    folder: Annotated[str, typer.Option(help="Put before every picture's name, e.g. train2014.")] = "",
+) -> None:
+    """Write EFT's fits as a data file in SPIN's layout, for `bodyreg train dsr`."""
+    from bodyreg.data.eft import convert_eft
+
+    typer.echo(f"Prepared: {convert_eft(source, out, folder=folder)}")
+
+
 def _add_dataset(name: str, summary: str) -> None:
     def prepare_dataset(
         root: Annotated[Path, typer.Option(help="Folder of the download, as its authors distribute it.")],
