@@ -95,3 +95,15 @@ def test_a_folder_is_converted_and_what_cannot_be_is_named(tmp_path, labels) -> 
     assert Image.open(written[0]).mode == "L" and np.array_equal(parsing.read_parsing(written[0]), labels)
     with pytest.raises(ValueError, match="no PNG"):
         parsing.convert_parsing_folder(tmp_path / "out" / "none", tmp_path)
+
+
+def test_the_command_converts_and_names_what_it_refuses(tmp_path, labels) -> None:
+    from typer.testing import CliRunner
+
+    from bodyreg.cli import app
+
+    parsing.write_parsing(tmp_path / "in" / "x.png", labels)
+    (tmp_path / "in" / "broken.png").write_bytes(b"no")
+    line = ["prepare", "parsing", "--source", str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, line)
+    assert result.exit_code == 0 and "1 parsing pictures" in result.output and "broken.png" in result.output

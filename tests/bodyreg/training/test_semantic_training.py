@@ -88,8 +88,27 @@ def test_truth_decoded_is_the_body_that_was_seen(joint) -> None:
         return dsr_losses(points, body.faces, module.semantic.prior, batch["parsing"], options)
 
     best, left, right = at(0), at(-0.15), at(0.15)
+    sides(module, batch, posed._replace(vertices=posed.vertices + shift, joints=posed.joints + shift))
     assert bool(best.rendered.any())
     assert float(best.mc) < float(left.mc) and float(best.mc) < float(right.mc)
+
+
+def sides(module, batch, posed) -> None:
+    """Left arms in the map lie where the body's left arm is, in mirrored views too."""
+    from bodyreg.cameras import project
+    from priors.clothing_labels import LABELS
+
+    pixels = project(posed.joints, batch["K_crop"])
+    checked = 0
+    for number, wrist in ((LABELS.index("leftArm"), 20), (LABELS.index("rightArm"), 21)):
+        for k, picture in enumerate(batch["parsing"]):
+            at = (picture == number).nonzero()
+            other = pixels[k, 41 - wrist]
+            if len(at) > 20 and float((pixels[k, wrist] - other).norm()) > 16:
+                mean = at.flip(-1).float().mean(0)
+                assert float((mean - pixels[k, wrist]).norm()) < float((mean - other).norm())
+                checked += 1
+    assert checked
 
 
 @pytest.mark.parametrize("camera", ["true", "weak"])
