@@ -183,6 +183,7 @@ def _paint(
     for d in range(channels):
         at = colour + _plane(pixel, d, pixels)
         tl.store(at, mass * tl.load(at, shown, 0.0), shown)
+    tl.debug_barrier()  # loads and stores may deal lanes to threads differently
     for entry in range(begin, end):
         f = tl.load(entry_face + entry)
         area = tl.load(areas + f)
@@ -212,6 +213,8 @@ def _paint(
                     )
                 at = colour + _plane(pixel, d, pixels)
                 tl.store(at, tl.load(at, shown, 0.0) + weight * value, shown)
+            tl.debug_barrier()
+    tl.debug_barrier()
     for d in range(channels):
         at = colour + _plane(pixel, d, pixels)
         tl.store(at, tl.load(at, shown, 0.0) / mass, shown)
