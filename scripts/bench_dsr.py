@@ -39,10 +39,8 @@ def main() -> None:
     body, device = BodyModel.load("free"), torch.device(options.device)
     system = JointModule(settings, body).to(device).train()
     with tempfile.TemporaryDirectory() as folder:
-        prepare_synthetic(folder, options.batch, seed=0)
-        stream = ShardStream(
-            folder, body, crop_size=options.crop, batch_size=options.batch, bank_size=4, parsing=True
-        )
+        prepare_synthetic(folder, options.batch, per_shard=options.batch, seed=0, progress=False)
+        stream = ShardStream(folder, body, crop_size=options.crop, batch_size=options.batch, bank_size=4, parsing=True)
         batch = {name: value.to(device) for name, value in stream.batch(0).items()}
 
     def step(semantic: bool) -> float:

@@ -58,7 +58,7 @@ def joint(tmp_path_factory):
     from bodyreg.data.synthetic.prepare import prepare_synthetic
 
     folder = tmp_path_factory.mktemp("people")
-    prepare_synthetic(folder, 6, seed=3)
+    prepare_synthetic(folder, 6, per_shard=6, seed=3, progress=False)
     settings = config.load(
         perspose_dsr.JointSettings, "perspose_dsr", [*SMALL["perspose_dsr"], *COMMON, "semantic.image_size=48"]
     )
