@@ -259,7 +259,13 @@ def _evaluate_model(
     model: str, weights: Path | None, data: Path, protocol: str, images: Path | None, dataset: str | None,
     body: str | None, device: str, batch_size: int,
 ) -> Any:  # fmt: skip
-    """Results of a regressor, whose pictures lie below `images`."""
+    """Results of a lifter on a prepared set, or of a regressor, whose pictures lie below `images`."""
+    from bodyreg.models.lifters.registry import LIFTERS
+
+    if model.partition(":")[0] in LIFTERS:
+        from bodyreg.evaluation.lifters import score_named_lifter
+
+        return [score_named_lifter(model, weights, data, protocol, device=device, batch_size=batch_size)]
     from bodyreg.body import BodyModel
     from bodyreg.checkpoints import default_weights, load_model
     from bodyreg.evaluation.command import score_regressor
@@ -381,29 +387,129 @@ for _name, _summary in (
     ("3dpw", "3DPW"),
     ("h36m", "Human3.6M with SMPL parameters"),
     ("bedlam", "BEDLAM"),
-    ("3dhp", "MPI-INF-3DHP"),
+    ("3dhp", "MPI-INF-3DHP in HybrIK's JSON form"),
+    ("3dhp-raw", "MPI-INF-3DHP as its authors distribute it"),
     ("coco", "COCO's person key points"),
     ("densepose", "DensePose-COCO's people"),
 ):
     _add_dataset(_name, _summary)
 
 
+def _add_lifter_dataset(name: str, summary: str, sources: str) -> None:
+    def prepare_lifter_dataset(
+        root: Annotated[Path, typer.Option(help="Folder of the download, as its authors distribute it.")],
+        out: Annotated[Path, typer.Option(help="Folder of the prepared file.")] = Path("data"),
+        keypoints: Annotated[str | None, typer.Option(help="Which 2D key points; see above.")] = None,
+    ) -> None:
+        from bodyreg.data.prepare import prepare_lifter_set as prepare
+
+        typer.echo(f"Prepared: {prepare(name, root, out, keypoints)}")
+
+    text = f"Check a download of {summary}, write one file for lifters. Key points: {sources}."
+    prepare_app.command(name, help=text)(prepare_lifter_dataset)
+
+
+for _name, _summary, _sources in (
+    ("h36m-lift", "Human3.6M in VideoPose3D's layout", "cpn_ft_h36m_dbb (default), gt, projected"),
+    ("humaneva", "HumanEva-I in VideoPose3D's layout", "gt (default) or detectron_pt_coco"),
+    ("3dhp-lift", "MPI-INF-3DHP in P-STMO's layout", "gt"),
+):
+    _add_lifter_dataset(_name, _summary, _sources)
+
+
+@prepare_app.command("motion")
+def prepare_motion(
+    root: Annotated[Path, typer.Option(help="Folder of motion files in AMASS's layout.")],
+    out: Annotated[Path, typer.Option(help="Folder of the benchmark.")] = Path("data/motion"),
+    body: Body = "free",
+    cameras: Annotated[int, typer.Option(min=1, max=4, help="Cameras around each clip.")] = 4,
+    fps: Annotated[float, typer.Option(help="Pictures a second.")] = 30.0,
+    seed: Annotated[int, typer.Option(help="Of shapes, cameras and noise.")] = 0,
+) -> None:
+    """Make a benchmark for lifters from motion: 17 joints of a body, cameras around it, exact and noisy key points."""
+    from bodyreg.body import BodyModel
+    from bodyreg.data.motion_benchmark import prepare_motion as prepare
+
+    for path in prepare(root, out, body=BodyModel.load(body), cameras=cameras, fps=fps, seed=seed).values():
+        typer.echo(str(path))
+
+
 @app.command()
-def models() -> None:
-    """List the networks, and whether weights are at hand."""
+def models(
+    names: Annotated[list[str] | None, typer.Argument(help="Networks; default: all.", show_default=False)] = None,
+    costs: Annotated[
+        bool, typer.Option("--costs", help="Count parameters and operations of lifters, by preset; takes a while.")
+    ] = False,
+) -> None:
+    """List the networks, and whether weights are at hand; with --costs what lifters cost a clip."""
     from bodyreg.checkpoints import default_weights
+    from bodyreg.lifter_weights import default_lifter
     from bodyreg.models.registry import MODELS
 
     def state(name: str) -> str:
         try:
-            return f"{default_weights(name).stat().st_size / 1e6:.1f} MB, shipped"
+            path = default_lifter(name) if MODELS[name].kind == "lifter" else default_weights(name)
+            return f"{path.stat().st_size / 1e6:.1f} MB, shipped"
         except ValueError:
             return "bring your own: --weights FILE"
 
+    chosen = names or list(MODELS)
+    if unknown := [name for name in chosen if name not in MODELS]:
+        raise ValueError(f"There is no model {', '.join(unknown)}. Known: {', '.join(MODELS)}.")
+    if costs:
+        _print_costs([name for name in chosen if MODELS[name].kind == "lifter"])
+        return
     _print_rows(
         ("name", "kind", "weights", "what it is", "source"),
-        [(name, entry.kind, state(name), entry.summary, entry.source) for name, entry in MODELS.items()],
+        [(name, MODELS[name].kind, state(name), MODELS[name].summary, MODELS[name].source) for name in chosen],
     )
+
+
+def _print_costs(names: list[str]) -> None:
+    from bodyreg.models.lifters.cost import lifter_cost
+    from bodyreg.models.lifters.registry import LIFTERS, LifterSettings
+
+    rows = []
+    for name in names:
+        entry = LIFTERS[name]
+        for preset in entry.presets:
+            cost = lifter_cost(LifterSettings(name, preset, entry.joint_set, entry.joint_set))
+            flops = "depends on the data" if cost.flops is None else f"{cost.flops / 1e9:.3f}"
+            rows.append((name, preset, f"{cost.parameters:,}", flops, str(cost.frames), entry.output))
+    _print_rows(("name", "preset", "parameters", "GFLOPs a clip", "frames", "poses"), rows)
+
+
+@app.command()
+def lift(
+    keypoints: Annotated[Path, typer.Argument(help="2D key points of a sequence: OpenPose folder, COCO JSON or npz.")],
+    out: Annotated[Path, typer.Option(help="Folder of the results.")],
+    model: Annotated[str, typer.Option(help="Lifter, see `bodyreg models`; NAME:PRESET for published weights.")] = (
+        "videopose3d"
+    ),
+    weights: Weights = None,
+    image_size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the pictures, pixels.")] = None,
+    fps: Annotated[float, typer.Option(help="Pictures a second of the sequence.")] = 30.0,
+    formats: Annotated[str, typer.Option(help="Comma-separated: npz, json, gif, png.")] = "npz,gif,png",
+    device: Device = "auto",
+    overlap: Annotated[int | None, typer.Option(help="Frames that windows share; default: a ninth of one.")] = None,
+    flip_test: Annotated[bool, typer.Option(help="Average with the mirrored sequence.")] = True,
+    smooth: Annotated[float, typer.Option(min=0, help="Gaussian over time: standard deviation, frames.")] = 0.0,
+) -> None:
+    """Lift 2D key points of a sequence to a 3D skeleton."""
+    from bodyreg.inference.lift import lift_file
+
+    size = None
+    if image_size is not None:
+        parts = image_size.lower().split("x")
+        if len(parts) != 2 or not all(part.isdigit() for part in parts):
+            raise ValueError(f"The picture size {image_size!r} is not of the form 1920x1080. Write it so.")
+        size = (int(parts[0]), int(parts[1]))
+    written = lift_file(
+        keypoints, out, model=model, weights=weights, size_wh=size, fps=fps, formats=_names(formats), device=device,
+        overlap=overlap, flip_test=flip_test, smooth=smooth,
+    )  # fmt: skip
+    for path in written:
+        typer.echo(str(path))
 
 
 @app.command()

@@ -14,8 +14,7 @@ from bodyreg.data.mpi3dhp import HEIGHTS
 from bodyreg.data.sample import write_table
 from bodyreg.data.sources import find_files
 
-__all__ = ["ACTIVITIES", "CAMERAS", "TEST_FRAMES", "WHERE", "prepare_test", "prepare_train", "read_calibration",
-           "read_test"]  # fmt: skip
+__all__ = ["ACTIVITIES", "CAMERAS", "TEST_FRAMES", "WHERE", "prepare", "read_calibration", "read_test"]
 
 WHERE = "https://vcai.mpi-inf.mpg.de/3dhp-dataset"
 CAMERAS = (0, 1, 2, 4, 5, 6, 7, 8)
@@ -90,15 +89,20 @@ def _poses(arrays: Mapping[str, np.ndarray], name: str, count: int, path: Path) 
     return values.astype(np.float64)
 
 
-def prepare_test(root: str | Path, out: str | Path) -> Path:
-    """Every valid frame of the test set whose pictures are there, camera-frame joints, as one indexed file.
+def prepare(root: str | Path, out: str | Path, bodies: object = None, split: str = "test") -> Path:
+    """Write the test or the training set as one indexed file of joints in the camera's frame.
 
     Args:
-        root: holds TS1/annot_data.mat and TS1/imageSequence and so on. out: the file written.
+        root: folder of the download. out: the file written. bodies: not needed. split: "test" or "train".
 
     Raises:
-        MissingFileError: the download is not complete.
+        MissingFileError: the download is not complete. ValueError: a file that is not what it should be.
     """
+    return _prepare_test(root, out) if split == "test" else _prepare_train(root, out)
+
+
+def _prepare_test(root: str | Path, out: str | Path) -> Path:
+    """Every valid frame of the test set; `root` holds TS1/annot_data.mat and so on."""
     people = read_test(root)
     rows = []
     for k, sequence in enumerate(people["sequence"]):
@@ -142,16 +146,10 @@ def read_calibration(path: str | Path) -> dict[int, tuple[np.ndarray, np.ndarray
     return cameras
 
 
-def prepare_train(root: str | Path, out: str | Path) -> Path:
-    """Every tenth frame of the eight chest-high cameras, camera-frame joints, as one indexed file.
+def _prepare_train(root: str | Path, out: str | Path) -> Path:
+    """Every tenth frame of the chest-high cameras; `root` holds S1/Seq1/annot.mat and camera.calibration and so on.
 
     Pictures are named as SPIN's extraction names them: S1/Seq1/imageFrames/video_0/frame_000001.jpg.
-
-    Args:
-        root: holds S1/Seq1/annot.mat and camera.calibration and so on. out: the file written.
-
-    Raises:
-        MissingFileError: the download is not complete. ValueError: a file that is not what it should be.
     """
     paths = find_files(root, ["S*/Seq*/annot.mat"], what="MPI-INF-3DHP", where=WHERE)
     rows: list[dict[str, Any]] = []

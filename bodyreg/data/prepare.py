@@ -10,7 +10,7 @@ from typing import NamedTuple
 from bodyreg.body import BodyModel
 from bodyreg.data.sources import Bodies
 
-__all__ = ["DATASETS", "DataSet", "load_bodies", "prepare_dataset"]
+__all__ = ["DATASETS", "LIFTER_SETS", "DataSet", "load_bodies", "prepare_dataset", "prepare_lifter_set"]
 
 
 class DataSet(NamedTuple):
@@ -27,13 +27,14 @@ DATASETS = {
     "h36m": DataSet("h36m_mosh", ("train", "test"), ("neutral",), "Human3.6M with SMPL parameters, HybrIK's JSON"),
     "bedlam": DataSet("bedlam", ("train", "val"), ("neutral",), "BEDLAM's processed SMPL labels"),
     "mpi3dhp": DataSet("mpi3dhp", ("train_v2", "test"), (), "MPI-INF-3DHP, HybrIK's JSON"),
+    "mpi3dhp_raw": DataSet("mpi3dhp_raw", ("test", "train"), (), "MPI-INF-3DHP, as its authors distribute it"),
     "coco": DataSet("coco", ("train2017", "val2017"), (), "COCO person key points"),
     "densepose": DataSet(
         "densepose", ("train", "minival", "valminusminival"), (), "DensePose-COCO's people, their key points"
     ),
 }
-_ALIASES = {"3dpw": "pw3d", "3dhp": "mpi3dhp", "mpi-inf-3dhp": "mpi3dhp", "human3.6m": "h36m",
-            "densepose-coco": "densepose"}  # fmt: skip
+_ALIASES = {"3dpw": "pw3d", "3dhp": "mpi3dhp", "3dhp-raw": "mpi3dhp_raw", "mpi-inf-3dhp": "mpi3dhp",
+            "human3.6m": "h36m", "densepose-coco": "densepose"}  # fmt: skip
 
 
 def prepare_dataset(
@@ -66,6 +67,32 @@ def prepare_dataset(
     if bodies is None:
         bodies = load_bodies(entry.genders)
     return module.prepare(root, Path(out) / f"{name}_{split}.npz", bodies, split)
+
+
+LIFTER_SETS = {
+    "h36m-lift": ("videopose", "prepare_h36m", "h36m", "cpn_ft_h36m_dbb"),
+    "humaneva": ("videopose", "prepare_humaneva", "humaneva", "gt"),
+    "3dhp-lift": ("pstmo", "prepare_3dhp_lift", "mpi3dhp", "gt"),
+}
+"""Name -> module, function, beginning of the file's name, key points by default."""
+
+
+def prepare_lifter_set(name: str, root: str | Path, out: str | Path, keypoints: str | None = None) -> Path:
+    """Write `out`/NAME_KEYPOINTS.npz, a set to train and test lifters on, from the download of a data set.
+
+    Args:
+        name: one of `LIFTER_SETS`. root: folder of the download. out: folder of the prepared file.
+        keypoints: which of the 2D key points that the data set comes with.
+
+    Raises:
+        MissingFileError: a file is not there; the message says where to get it.
+        ValueError: an unknown name, or files that do not fit each other.
+    """
+    if name not in LIFTER_SETS:
+        raise ValueError(f"There is no lifting data set {name!r}. Known: {', '.join(LIFTER_SETS)}.")
+    module, function, prefix, usual = LIFTER_SETS[name]
+    prepare = getattr(importlib.import_module(f"bodyreg.data.{module}"), function)
+    return prepare(root, Path(out) / f"{prefix}_{keypoints or usual}.npz", keypoints)
 
 
 def load_bodies(genders: tuple[str, ...]) -> dict[str, BodyModel]:

@@ -11,10 +11,10 @@ from bodyreg.data.lifter_sets import LifterSet, read_lifter_set
 from bodyreg.evaluation.evaluate import Result, evaluate
 from bodyreg.evaluation.protocols import Protocol
 from bodyreg.evaluation.truth import StoredJoints, truth_of_lifter_set
-from bodyreg.lifter_weights import LoadedLifter
+from bodyreg.lifter_weights import LoadedLifter, default_lifter, load_lifter, named_settings
 from bodyreg.models.lifters.sequence import SequenceLifter
 
-__all__ = ["lift_test_set", "score_lifter_set"]
+__all__ = ["lift_test_set", "score_lifter_set", "score_named_lifter"]
 
 
 def lift_test_set(
@@ -72,3 +72,24 @@ def score_lifter_set(
         lifted, truth_of_lifter_set(prepared, origin=origin), protocol or about.protocol,
         system=system or loaded.settings.name, weights_hash=loaded.weights_hash, notes=notes,
     )  # fmt: skip
+
+
+def score_named_lifter(
+    model: str, weights: str | Path | None, data: str | Path, protocol: str | None = None, *, device: str = "cpu",
+    batch_size: int = 64,
+) -> Result:  # fmt: skip
+    """Score a lifter by its name, NAME or NAME:PRESET, with weights of ours or as its authors publish them.
+
+    Args:
+        weights: a file; by default those that ship for the lifter. The rest as for `score_lifter_set`.
+
+    Raises:
+        ValueError: an unknown lifter, weights that are not its own, or what `score_lifter_set` refuses.
+    """
+    prepared = read_lifter_set(data)
+    settings = named_settings(model, prepared.about.input_set, prepared.about.joint_set)
+    loaded = load_lifter(weights or default_lifter(settings.name), settings)
+    if loaded.settings.name != settings.name:
+        raise ValueError(f"{weights} holds the lifter {loaded.settings.name!r}, not {settings.name!r}. Name that one.")
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return score_lifter_set(loaded, prepared, protocol, device=device, batch_size=batch_size)
