@@ -19,7 +19,7 @@ from bodyreg.models.published import refuse_misfit
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["DEFAULT_LIFTER", "LoadedLifter", "default_lifter", "load_lifter", "save_lifter"]
+__all__ = ["DEFAULT_LIFTER", "LoadedLifter", "default_lifter", "load_lifter", "named_settings", "save_lifter"]
 
 DEFAULT_LIFTER = "videopose3d"
 """The lifter that ships with weights."""
@@ -110,6 +110,19 @@ def default_lifter(name: str = DEFAULT_LIFTER) -> Path:
     if not path.exists():
         raise ValueError(f"No weights ship for the lifter {name!r}. Pass --weights FILE, or train it first.")
     return path
+
+
+def named_settings(model: str, input_set: str = "", joint_set: str = "") -> LifterSettings:
+    """Settings from a name such as "mixste" or "mixste:81", for the lifter's own joint sets if none are named.
+
+    Raises:
+        ValueError: an unknown lifter or preset.
+    """
+    name, _, preset = model.partition(":")
+    entry = lifter_entry(name)
+    settings = LifterSettings(name, preset, input_set or entry.joint_set, joint_set or entry.joint_set)
+    entry.options(settings)
+    return settings
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:

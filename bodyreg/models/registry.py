@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bodyreg.models.lifters.registry import LIFTERS, LifterSettings
+from bodyreg.models.lifters.registry import LIFTERS, LifterEntry, LifterSettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -154,9 +154,14 @@ MODELS["dsr"] = ModelEntry(
     ),
 )
 
+
+def _lifter_defaults(name: str, lifter: LifterEntry) -> LifterSettings:
+    return LifterSettings(name, input_set=lifter.joint_set, joint_set=lifter.joint_set)
+
+
 # Lifters keep a registry of their own, with presets and clips; here they are found among all others.
 MODELS.update(
-    (name, ModelEntry(lifter.build, "lifter", lifter.summary, lifter.source, LifterSettings(name)))
+    (name, ModelEntry(lifter.build, "lifter", lifter.summary, lifter.source, _lifter_defaults(name, lifter)))
     for name, lifter in LIFTERS.items()
 )
 

@@ -99,6 +99,7 @@ ENTRIES: tuple[LifterEntry, ...] = (
         builder=_stgcn,
         presets={"published": {"widths": [128, 128, 256], "width": 512, "dropout": 0.25}},
         output="sequence",
+        joint_set="h36m-16",
         summary="Graph convolutions over joints and body parts, on one frame of h36m-16, as PoseDA adapts it.",
         source="Cai et al., Exploiting Spatial-temporal Relationships for 3D Pose Estimation, ICCV 2019",
         receptive_field=_one_frame,

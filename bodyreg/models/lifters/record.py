@@ -77,7 +77,7 @@ class LifterEntry:
         receptive_field: options -> frames of a clip.
         channels: numbers a key point: 2, or 3 with confidence.
         dense: a longer clip than the receptive field gives a pose for each place the field has in it.
-        figures: published results.
+        figures: published results. joint_set: the one it was published for.
     """
 
     name: str
@@ -90,6 +90,7 @@ class LifterEntry:
     channels: int = 2
     dense: bool = False
     figures: tuple[Figure, ...] = ()
+    joint_set: str = "h36m-17"
 
     @property
     def seq2seq(self) -> bool:
