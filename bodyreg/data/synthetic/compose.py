@@ -382,8 +382,19 @@ def _occlude(
             parsing[mask > 0] = 0
 
 
-def _camera_faults(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
-    """Exposure, colour cast, blur, noise, compression; (S, S, 3) float32 to uint8."""
+def _motion_blur(picture: np.ndarray, length: float, angle: float) -> np.ndarray:
+    """A picture (S, S, 3) smeared along a line of `length` pixels at `angle` radians."""
+    half = int(np.ceil(length / 2)) + 1
+    rows, columns = np.mgrid[-half : half + 1, -half : half + 1]
+    along = np.abs(np.cos(angle) * columns + np.sin(angle) * rows)
+    across = np.abs(np.cos(angle) * rows - np.sin(angle) * columns)
+    smear = np.clip(length / 2 + 0.5 - along, 0, 1) * np.clip(1 - across, 0, 1)
+    return cv2.filter2D(picture, -1, (smear / smear.sum()).astype(np.float32))
+
+
+def _camera_faults(rng: np.random.Generator, picture: np.ndarray, motion: bool = False) -> np.ndarray:
+    """Exposure, colour cast, blur, noise, compression; (S, S, 3) float32 to uint8. With `motion` a third of the blurs
+    are of a moving camera."""
     size = len(picture)
     if rng.random() < 0.3:  # uneven light
         field = rng.uniform(0.5, 1.3, (3, 3)).astype(np.float32)
@@ -396,7 +407,10 @@ def _camera_faults(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     if rng.random() < 0.06:
         picture = np.repeat(picture.mean(2, keepdims=True), 3, axis=2)
     kind = rng.random()
-    if kind < 0.3:
+    if motion and kind < 0.1:
+        length, angle = rng.uniform(2, 0.06 * size), rng.uniform(0, np.pi)
+        picture = _motion_blur(picture, float(length), float(angle))
+    elif kind < 0.3:
         picture = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.3, 0.012 * size)))
     elif kind < 0.42:
         small = max(24, int(size / rng.uniform(1.2, 2.7)))
@@ -463,5 +477,6 @@ def compose(
         if view.mirrored:
             parsing[:] = mirror_label(parsing)
     if augment:
-        return _camera_faults(rng, canvas), dense
+        # Pictures of painted people stay, bit for bit, what they were.
+        return _camera_faults(rng, canvas, motion=shard.garments == "geometry"), dense
     return np.clip(canvas, 0, 255).astype(np.uint8), dense

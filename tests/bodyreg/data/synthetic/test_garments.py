@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bodyreg.data.synthetic.compose import View, compose
+from bodyreg.data.synthetic.compose import View, _motion_blur, compose
 from bodyreg.data.synthetic.garment_labels import BARE_TORSO, FIELDS, FIT
 from bodyreg.data.synthetic.garments import Tailor, label_vertices, sample_garments
 from bodyreg.data.synthetic.outfits import LIP, OUTFIT, body_atlas, mirror_label
@@ -266,3 +266,17 @@ def test_folders_keep_their_kind(tmp_path):
         prepare_synthetic(tmp_path / "a", 6, settings=replace(small, garments="geometry"), **options)
     new = prepare_synthetic(tmp_path / "b", 2, settings=SceneSettings(crop_size=32, looseness=(0.9, 1.0)), **options)
     assert load_shard(new[0]).garments == "geometry" and load_shard(new[0]).labels["looseness"].min() > 0.89
+
+
+def test_motion_blur_smears_along_its_line_and_keeps_the_light():
+    point = np.zeros((41, 41, 3), np.float32)
+    point[20, 20] = 100
+    rows, columns = np.mgrid[:41, :41] - 20
+    for angle in (0.0, 0.7, np.pi / 2):
+        blurred = _motion_blur(point, 9.0, angle)
+        weight = blurred[..., 0] / blurred[..., 0].sum()
+        along = np.cos(angle) * columns + np.sin(angle) * rows
+        across = -np.sin(angle) * columns + np.cos(angle) * rows
+        assert blurred.sum() == pytest.approx(300, rel=1e-3)
+        assert abs((weight * along).sum()) < 0.3 and abs((weight * across).sum()) < 0.3
+        assert 2.0 < np.sqrt((weight * along**2).sum()) < 3.6 and np.sqrt((weight * across**2).sum()) < 0.8
