@@ -119,13 +119,15 @@ def test_hard_meshes_give_finite_gradients(backend, z_clip) -> None:
 @pytest.mark.parametrize("backend", TRUE_GRADIENTS)
 @pytest.mark.parametrize(("blur", "perspective", "clip"), [(0.0, True, False), (4e-3, True, True), (4e-3, False, True)])
 def test_gradients_are_the_naive_ones_in_double_precision(backend, blur, perspective, clip) -> None:
-    faces, counts = hard_meshes()
-    plain = [0, 4, 5, 6, 7, 8]  # the others' gradients grow without bound, or are none
+    faces, _ = hard_meshes()
+    # Not those whose gradients grow without bound or are none, nor those where rounding chooses: between the halves of
+    # a cut face along their cut, and between a face and its reversed copy.
+    plain = [0, 4, 5, 8]
     options = dict(blur_radius=blur, faces_per_pixel=3, perspective_correct=perspective, clip_barycentric=clip)
     grads = []
     for name, dtype in (("naive", torch.float64), (backend, torch.float32)):
         leaf = faces[plain].to(dtype).requires_grad_()
-        out = fragments_of(name, leaf, [6], z_clip=0.5, **options)
+        out = fragments_of(name, leaf, [4], z_clip=0.5, **options)
         gen = torch.Generator().manual_seed(0)
         hit = out.pix_to_face >= 0
         sum((x * torch.randn(x.shape, generator=gen).to(x))[hit].sum() for x in out[1:]).backward()
@@ -135,8 +137,8 @@ def test_gradients_are_the_naive_ones_in_double_precision(backend, blur, perspec
 
 def test_naive_gradients_of_blends_against_finite_differences() -> None:
     # Of what follows the fragments; the fragments and the fused pictures have such tests of their own.
-    faces = hard_meshes()[0][[0, 4, 7, 8]].double().requires_grad_()
-    values = torch.rand(4, 3, 2, generator=torch.Generator().manual_seed(1)).double().requires_grad_()
+    faces = hard_meshes()[0][[0, 4, 8]].double().requires_grad_()
+    values = torch.rand(3, 3, 2, generator=torch.Generator().manual_seed(1)).double().requires_grad_()
     flat = values.detach()[:, 0].clone().requires_grad_()
     background = torch.zeros(2, dtype=torch.float64)
 
