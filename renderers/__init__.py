@@ -6,6 +6,8 @@ Names are imported when first used, so that `import renderers` loads neither tor
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import Any
 
 _HOME = {
@@ -41,12 +43,14 @@ _HOME = {
     "interpolate_faces": "blending",
     "blend_silhouette": "blending",
     "blend_hard": "blending",
+    "labels_hard": "blending",
     "blend_sigmoid": "blending",
     "blend_softmax": "blending",
     "depth_hard": "blending",
     "depth_soft": "blending",
     "Light": "lighting",
     "Material": "lighting",
+    "normals_hard": "lighting",
     "shade_phong": "lighting",
     "shade_gouraud": "lighting",
     "shade_flat": "lighting",
@@ -65,3 +69,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_HOME])
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing the file rasterize.py would put the module where the function of that name belongs.
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -80,6 +80,16 @@ def blend_hard(fragments: Fragments, values: Tensor, background: Tensor) -> Pict
     return Picture(torch.where(hit[..., None], values[..., 0, :], background), hit.to(values.dtype))
 
 
+def labels_hard(fragments: Fragments, probabilities: Tensor) -> Tensor:
+    """(N, H, W) int64 most probable label of the nearest face, -1 where there is none. Takes no gradient.
+
+    Args:
+        probabilities: (N, H, W, K, D) at the fragments, by `interpolate_corners` or `interpolate_faces`.
+    """
+    nearest = fragments.pix_to_face[..., 0]
+    return torch.where(nearest >= 0, probabilities[..., 0, :].argmax(-1), torch.full_like(nearest, -1))
+
+
 def blend_sigmoid(fragments: Fragments, values: Tensor, sigma: float) -> Picture:
     """The nearest face's value (0 where there is none) with the soft silhouette as alpha."""
     return Picture(values[..., 0, :], blend_silhouette(fragments, sigma))

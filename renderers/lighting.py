@@ -57,6 +57,19 @@ def vertex_normals(verts: Tensor, faces: Tensor) -> Tensor:
     return normalize(total, dim=-1, eps=_EPS)
 
 
+def normals_hard(fragments: Fragments, verts: Tensor, faces: Tensor) -> Tensor:
+    """(N, H, W, 3) unit normals of the nearest surface, smooth over faces, in the frame of `verts`; 0 at background.
+
+    Differentiable with respect to the vertices and the fragments.
+
+    Args:
+        verts: (V, 3) packed vertices of the batch.
+        faces: (F, 3) packed faces.
+    """
+    first = Fragments(*(x[:, :, :, :1] for x in fragments))
+    return normalize(interpolate_corners(first, vertex_normals(verts, faces)[faces])[..., 0, :], dim=-1, eps=_EPS)
+
+
 def lit(
     points: Tensor, normals: Tensor, colours: Tensor, eye: Tensor, light: Light, material: Material | None = None
 ) -> Tensor:

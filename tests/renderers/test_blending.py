@@ -80,3 +80,8 @@ def test_gradients_against_finite_differences(zfar) -> None:
         return *soft, blending.depth_soft(fragments, 2e-3)
 
     assert torch.autograd.gradcheck(picture, (faces.requires_grad_(), corners.requires_grad_()), eps=1e-7, atol=1e-4)
+
+
+def test_hard_labels_are_those_of_the_nearest_face_and_minus_one_where_there_is_none() -> None:
+    probabilities = torch.tensor([[[0.1, 0.9], [0.8, 0.2]], [[0.7, 0.3], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]]])
+    assert blending.labels_hard(some_fragments(), probabilities[None, None].double())[0, 0].tolist() == [1, 0, -1]

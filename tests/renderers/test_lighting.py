@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import trimesh
 
 from renderers import lighting
+from renderers.blending import interpolate_corners
 from renderers.lighting import Light, Material, lit
 from renderers.rasterize import rasterize
 
@@ -60,3 +62,18 @@ def test_gradients_against_finite_differences() -> None:
         return tuple(f(*scene) for f in (lighting.shade_phong, lighting.shade_flat, lighting.shade_gouraud))
 
     assert torch.autograd.gradcheck(pictures, (verts, colours), eps=1e-7, atol=1e-5)
+
+
+def test_hard_normals_of_a_ball_are_its_directions_and_let_gradients_pass() -> None:
+    ball = trimesh.creation.icosphere(subdivisions=2)
+    unit, faces = torch.tensor(ball.vertices).float(), torch.tensor(ball.faces)
+    verts = (0.6 * unit + torch.tensor([0.0, 0.0, 3.0])).requires_grad_()
+    fragments = rasterize(verts[faces], image_size=24, faces_per_pixel=2, perspective_correct=False)
+    normals = lighting.normals_hard(fragments, verts, faces)
+    hit = fragments.pix_to_face[..., 0] >= 0
+    truth = interpolate_corners(fragments, unit[faces])[..., 0, :]
+    assert hit.any() and (normals[~hit] == 0).all()
+    assert (torch.nn.functional.cosine_similarity(normals, truth, dim=-1)[hit] > 0.999).all()
+    assert (normals[hit].norm(dim=-1) - 1).abs().max() < 1e-5
+    normals[..., 0].sum().backward()
+    assert torch.isfinite(verts.grad).all() and (verts.grad != 0).any()
