@@ -1,6 +1,6 @@
 """Measure lifters at their published sizes: time, peak memory, fused against explicit attention, pruning, bfloat16.
 
-python scripts/bench_lifters.py [NAME ...] [--preset P] [--batch N] [--repeat N] [--threads N] [--json FILE]
+python scripts/bench_lifters.py [NAME ...] [--preset P] [--batch N] [--repeat N] [--threads N] [--attention] ...
 
 Rivals take turns within one process and the fastest run of each counts, so that other work on the machine weighs on
 all of them alike. Peak memory is that of a process of its own above the loaded network. Weights are random: they change
@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
     parser.add_argument("--no-bfloat16", action="store_true", help="leave bfloat16 out")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--attention", action="store_true", help="single attention layers instead of whole lifters")
     parser.add_argument("--peak", choices=["fused", "explicit"], help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
 
@@ -45,6 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     options.threads = 1 if options.processor_time else options.threads
     torch.set_num_threads(options.threads)
+    if options.attention:
+        report_attention(options)
+        return 0
     try:
         networks = {name: made(name, options.preset, options.batch) for name in options.names}
     except ValueError as error:
@@ -182,6 +186,27 @@ def peak(model: nn.Module, x: Tensor, *, fused: bool) -> float:
     before = resident_mib(highest=False)
     model(x)
     return max(0.0, resident_mib(highest=True) - before)
+
+
+def report_attention(options: argparse.Namespace) -> None:
+    """Milliseconds of the layers that lifters of 243 frames are made of: over joints, over frames, over kept frames."""
+    import torch
+
+    from bodyreg.models.lifters.layers import SelfAttention, attend
+
+    clock = time.process_time if options.processor_time else time.perf_counter
+    torch.manual_seed(0)
+    for samples, tokens, width in ((243, 17, 512), (17, 243, 512), (81, 17, 512), (17, 81, 512), (17, 243, 256)):
+        layer, x = SelfAttention(width, 8).eval().requires_grad_(False), torch.randn(samples, tokens, width)
+        q, k, v = layer.qkv(x).unflatten(-1, (3, 8, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        best = dict.fromkeys((True, False), float("inf"))
+        for _ in range(5 * options.repeat):
+            for fused in best:
+                start = clock()
+                attend(q, k, v, layer.scale, fused=fused).transpose(1, 2).flatten(2)
+                best[fused] = min(best[fused], clock() - start)
+        print(f"{samples} x {tokens} tokens of {width} channels: fused {1000 * best[True]:.2f} ms, explicit "
+              f"{1000 * best[False]:.2f} ms, {best[False] / best[True]:.2f} times")  # fmt: skip
 
 
 def measured_peak(name: str, kind: str, options: argparse.Namespace) -> float:
