@@ -46,7 +46,7 @@ class Chunk(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--people", type=int, default=3000)
+    parser.add_argument("--people", type=int, default=2000)
     parser.add_argument("--views", type=int, default=2, help="views of each person, from random sides")
     parser.add_argument("--gender", choices=("neutral", "male", "female", "pooled"), default="pooled")
     parser.add_argument("--reach", type=float, default=0.15, help="metres in depth between scan and fit that count")
