@@ -116,18 +116,23 @@ def clip_joints(motion: Motion, body: BodyModel, fps: float, seed: int) -> np.nd
     return _resampled(joints, motion.fps, fps).astype(np.float32)
 
 
-def rig(joints: np.ndarray, count: int, rng: np.random.Generator) -> tuple[LensCamera, ...]:
-    """Cameras around a clip, level, near enough to see it well and far enough to see all of it.
+def rig(
+    joints: np.ndarray, count: int, rng: np.random.Generator, *, lenses: Sequence[np.ndarray] | None = None,
+    heights: tuple[float, float] = (0.8, 2.0), nearest: float = _NEAREST_M,
+) -> tuple[LensCamera, ...]:  # fmt: skip
+    """Cameras around a clip, their horizon level, near enough to see it well and far enough to see all of it.
 
     Args:
         joints: (T, J, 3) in the world, z up. count: cameras, a quarter turn apart but for chance.
+        lenses: (9,) of each camera; Human3.6M's by default. heights: range of their places above the ground, metres.
+        nearest: least distance from the middle, metres.
     """
-    lenses = [camera.lens for camera in h36m_cameras()["S1"]]
+    lenses = [camera.lens for camera in h36m_cameras()["S1"]] if lenses is None else lenses
     middle = np.array([0, 0, (joints[..., 2].min() + joints[..., 2].max()) / 2])
     first, found = rng.uniform(0, 2 * math.pi), []
     for i in range(count):
         azimuth = first + i * math.pi / 2 + rng.uniform(-0.4, 0.4)
-        height, distance = rng.uniform(0.8, 2.0), _NEAREST_M * rng.uniform(1.0, 1.3)
+        height, distance = rng.uniform(*heights), nearest * rng.uniform(1.0, 1.3)
         while True:
             centre = np.array([distance * math.cos(azimuth), distance * math.sin(azimuth), height])
             size = (1000, 1000)
