@@ -233,3 +233,53 @@ def test_shapes_are_checked(example):
         metrics.mpjpe(p, g[:, :14])
     with pytest.raises(ValueError, match="compares 3 frames"):
         metrics.acceleration_error(p[:2], g[:2])
+
+
+# Angles, challenge rules, smoothness, shape alone.
+
+
+def test_rotation_errors_are_the_angles_between(random_pair):
+    import roma
+
+    R = roma.random_rotmat((3, 9), dtype=torch.float64)
+    angles = torch.linspace(0, torch.pi, 27, dtype=torch.float64).view(3, 9)
+    axes = torch.nn.functional.normalize(torch.tensor(random_pair[0][0, :3, :9]), dim=-1)
+    turned = R @ roma.rotvec_to_rotmat(angles[..., None] * axes)
+    torch.testing.assert_close(metrics.rotation_errors(turned, R), angles, atol=1e-7, rtol=0)
+    whole = roma.random_rotmat(3, dtype=torch.float64)
+    moved = whole[:, None].mT @ R
+    torch.testing.assert_close(metrics.rotation_errors(moved, R, whole), torch.zeros(3, 9).double(), atol=1e-7, rtol=0)
+    assert len(metrics.MPJAE_PARTS) == 9
+    with pytest.raises(ValueError, match=r"\(\.\.\., P, 3, 3\)"):
+        metrics.rotation_errors(R, R[:, :4])
+
+
+def test_challenge_rules_count_the_threshold_itself():
+    true = torch.zeros(1, 4, 3, dtype=torch.float64)
+    pred = true.clone()
+    pred[0, :, 0] = torch.tensor([0.0, 0.05, 0.0500001, 0.3], dtype=torch.float64)
+    assert metrics.pck(pred, true, 0.05) == 0.25 and metrics.pck(pred, true, 0.05, inclusive=True) == 0.5
+    shares = [sum(error <= limit / 1000 for error in (0.0, 0.05, 0.0500001, 0.3)) / 4 for limit in range(200)]
+    expected = np.trapezoid(shares, dx=1) / 199
+    assert metrics.auc_trapezoid(pred, true).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_jitter_is_the_third_derivative():
+    t = torch.arange(6, dtype=torch.float64) / 30
+    points = (2.0 * t**3)[:, None, None].expand(6, 5, 3)
+    torch.testing.assert_close(metrics.jitter(points, 30.0), torch.full((3,), 12 * 3**0.5, dtype=torch.float64))
+
+
+def test_shape_error_ignores_place_and_size(random_pair):
+    p, g = (torch.tensor(x) for x in random_pair)
+    same = metrics.pve_t_sc(3.0 * g + 1.0, g)
+    torch.testing.assert_close(same, torch.zeros_like(same), atol=1e-12, rtol=0)
+    torch.testing.assert_close(metrics.pve_t_sc(p, g), metrics.pve_t_sc(0.5 * p - 2.0, g))
+    assert (metrics.pve_t_sc(p, g) > 0.01).all()
+
+
+def test_a_similarity_moves_other_points_of_its_sample(random_pair):
+    p, g = (torch.tensor(x) for x in random_pair)
+    fit = metrics.align(p[..., :6, :], g[..., :6, :])
+    torch.testing.assert_close(fit.apply(p[..., :6, :]), fit.aligned)
+    assert fit.apply(p).shape == p.shape

@@ -6,37 +6,11 @@ here and the rest is the caller's.
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import torch
 from perspose_common import close, tensor
 
-from bodyreg import skeletons
 from bodyreg.evaluation import accumulate, metrics, protocols
-
-
-def check_dsr_metrics(golden) -> None:
-    """Procrustes, the J14 and J17 evaluation of meshes through a toy regressor, and PVE without alignment."""
-    i = {name: tensor(array) for name, array in golden.inputs.items()}
-    tol = 1e-6
-    aligned = metrics.align(i["S1"], i["S2"]).aligned
-    close(aligned, golden.out("S1_hat"), tol, "aligned")
-    errors = metrics.point_errors(aligned, i["S2"])
-    close(errors, golden.out("re_per_joint"), tol, "errors")
-    close(errors.mean(-1), golden.out("re"), tol, "PA-MPJPE")
-    sides = {"pred": i["J_regressor_h36m"] @ i["pred_vertices"], "gt": i["J_regressor_h36m"] @ i["gt_vertices"]}
-    for label, joint_set in (("j14", "lsp-14"), ("j17", "lsp-17")):
-        picked = {}
-        for side, joints in sides.items():
-            # The published matrix counts the left leg first.
-            picked[side] = skeletons.convert(metrics.root_relative(joints, 0), "h36m-17-left", joint_set)
-            close(picked[side], golden.out(f"{label}.{side}_kp"), tol, f"{label} {side}")
-        close(metrics.mpjpe(picked["pred"], picked["gt"]), golden.out(f"{label}.mpjpe"), tol, f"{label} MPJPE")
-        found = metrics.point_errors(metrics.align(picked["pred"], picked["gt"]).aligned, picked["gt"])
-        close(found, golden.out(f"{label}.pa_per_joint"), tol, f"{label} PA errors")
-        close(found.mean(-1), golden.out(f"{label}.pampjpe"), tol, f"{label} PA-MPJPE")
-    close(metrics.pve(i["pred_vertices"], i["gt_vertices"]), golden.out("pve"), tol, "PVE")
 
 
 def check_ktpformer_metrics(golden) -> None:
@@ -85,17 +59,6 @@ def check_gla_gcn_metrics_3dhp(golden) -> None:
     close(1000 * values["MPJPE"].mean(), golden.out("mpjpe"), 1e-2, "MPJPE")
 
 
-def check_poseda_metrics(golden) -> None:
-    protocol = protocols.get("mpi3dhp-cross-16[pred_root=raw]")
-    pred, true = tensor(golden.inputs["pred"]), tensor(golden.inputs["gt"])
-    pred, true = metrics.root_relative(pred, 0), metrics.root_relative(true, 0)
-    values = accumulate.sample_errors(protocol, pred, true).values
-    close(values["MPJPE"].mean(), golden.out("mpjpe"), 1e-5, "MPJPE")
-    close(values["PA-MPJPE"].mean(), golden.out("p_mpjpe"), 1e-5, "P-MPJPE")
-    close(100 * values["PCK"].mean(), golden.out("pck"), 1e-4, "PCK")
-    close(100 * values["AUC"].mean(), golden.out("auc"), 1e-4, "AUC")
-
-
 def check_hot_metrics(golden) -> None:
     """The metrics of `metrics_losses` and the sums of its test loop; its losses and gradients are the caller's."""
     pred, true = tensor(golden.inputs["pred"]), tensor(golden.inputs["target"])
@@ -115,20 +78,3 @@ def check_sums(golden, case: str, pred: torch.Tensor, true: torch.Tensor, action
         rows = [k for k, name in enumerate(actions) if name == action]
         found = [p1[rows].sum(), len(rows), p2[rows].sum(), len(rows)]
         close(np.array([float(x) for x in found]), golden.out(f"{case}/{action}"), 1e-5, f"{case} {action}")
-
-
-def check_uao_metrics(golden) -> None:
-    """MPJPE, P-MPJPE and the accumulated action means of `losses`; the other outputs are the caller's."""
-    pred, true = tensor(golden.inputs["pred"]), tensor(golden.inputs["target"])
-    close(metrics.mpjpe(pred, true).mean(), golden.out("mpjpe"), 1e-5, "MPJPE")
-    close(metrics.pa_mpjpe(pred, true).flatten(), golden.out("p_mpjpe_each"), 1e-5, "P-MPJPE")
-    (second,) = re.findall(r"\[(.*?)\]", golden.config["accumulate"])
-    actions = ["A"] * len(pred) + [name.strip().split(" ")[0] for name in second.split(",")]
-    both_pred, both_true = torch.cat([pred, pred]).flatten(1, 2), torch.cat([true, true]).flatten(1, 2)
-    batch = torch.arange(2).repeat_interleave(len(pred))
-    p1, p2 = metrics.mpjpe(both_pred, both_true), metrics.pa_mpjpe(both_pred, both_true)
-    p2 = torch.where(batch == 1, accumulate.batch_means(p2, batch), p2)  # the second batch mixes actions
-    for action in ("A", "B"):
-        rows = torch.tensor([name == action for name in actions])
-        found = torch.stack([p1[rows].mean(), p2[rows].mean()])
-        close(found, golden.out(f"acc_{action}"), 1e-5, f"accumulated {action}")
