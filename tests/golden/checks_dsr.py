@@ -38,8 +38,8 @@ def check_geometry(golden) -> None:
     golden.ignore("rot2aa_trace", why="the reference's helper by the trace, which gives NaN at half turns; not rebuilt")
     expected = golden.out("weak_to_persp")
     ours = transl_from_spin(i["weak_cam"], focal, size)
-    size = np.abs(expected).clip(1)  # depths reach 1e13 where s is 0
-    close(ours.numpy() / size, expected / size, 1e-5, "translation")
+    scale = np.abs(expected).clip(1)  # depths reach 1e13 where s is 0
+    close(ours.numpy() / scale, expected / scale, 1e-5, "translation")
     K = torch.eye(3).repeat(len(i["points"]), 1, 1)
     K[:, 0, 0] = K[:, 1, 1] = focal
     K[:, :2, 2] = i["cam_center"]
