@@ -57,7 +57,7 @@ class _Rasterize(torch.autograd.Function):
         bins = (
             bin_faces(faces, counts, xs, ys, settings.blur, int(settings.cull), threads, by_depth=True) if tiled else []
         )
-        columns = np.pad(xs, (0, -w % SIDE), constant_values=np.float32(1e6))
+        columns = np.pad(xs, (0, -w % SIDE), constant_values=np.float32(-1e6))  # x falls from left to right
         blur, options = np.float32(settings.blur), (settings.perspective, settings.clip)
 
         def band(item: tuple[int, int]) -> None:
