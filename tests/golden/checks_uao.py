@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from gla_gcn_network import rule_filled
 from golden import Golden
+from lifter_data_checks import h36m_set, table_of_set
 from perspose_common import close, tensor
 
 from bodyreg import lens
 from bodyreg.adapt.uao import UAOSettings, uao_optimize
+from bodyreg.data.clips import training_windows
 from bodyreg.evaluation.metrics import mpjpe, pa_mpjpe
 from bodyreg.losses.uncertainty import gaussian_distance
 from bodyreg.models.lifters import gumlp
@@ -190,7 +192,31 @@ def check_accumulated(golden, p1: torch.Tensor, p2: torch.Tensor) -> None:
         close(torch.stack([c.mean() for c in columns]), golden.out(f"acc_{action}"), TOL, f"averages of {action}")
 
 
-PENDING = {"h36m_items*": "items of the data set"}
+def check_items(golden) -> None:
+    """Single frames of Human3.6M: sequences in the order of subject, action, camera; each plain, then mirrored."""
+    c, train = golden.config, golden.config["split"] == "train"
+    action = c["action"][0]
+    arrays = {}
+    for name, array in golden.inputs.items():
+        kind, subject, *camera = name.split("_")
+        if kind == "pos32":
+            arrays[f"positions_3d/{subject}/{action}"] = array
+        else:
+            arrays[f"positions_2d/{subject}/{action}/{camera[0].removeprefix('cam')}"] = array
+    subjects = list(dict.fromkeys(c["subject"]))
+    table = table_of_set(h36m_set(arrays), "train", subjects)
+    windows = training_windows(table.lengths, "frame", 1, 1, flip=train)
+    assert len(windows) == c["len"] and set(c["action"]) == {action}
+    rows = windows[c["indices"]]
+    assert [table.sequences[i].subject for i in rows[:, 0]] == c["subject"]
+    assert [table.sequences[i].camera for i in rows[:, 0]] == c["cam_ind"]
+    batch = table.clips(rows)
+    close(batch["lens"], golden.out("cam"), TOL, "cameras")
+    close(batch["joints"], golden.out("gt_3D"), TOL, "joints")
+    keypoints = batch["keypoints"] if train else table.test_keypoints(rows)
+    close(keypoints, golden.out("input_2D"), TOL, "key points")
+
+
 
 CHECKS = [
     ("graph*", check_graph),
@@ -206,4 +232,5 @@ CHECKS = [
     ("tto_trace*", check_trace),
     ("tto_variants*", check_variants),
     ("losses*", check_losses),
+    ("h36m_items*", check_items),
 ]
