@@ -96,12 +96,13 @@ def _smpl(gender: str) -> str:
 
 def _weights() -> str:
     from bodyreg.checkpoints import default_weights
+    from bodyreg.lifter_weights import default_lifter
     from bodyreg.models.registry import MODELS
 
     shipped = []
-    for name in MODELS:
+    for name, entry in MODELS.items():
         try:
-            shipped.append(default_weights(name).stem)
+            shipped.append((default_lifter if entry.kind == "lifter" else default_weights)(name).stem)
         except ValueError:
             continue
     return ", ".join(shipped) or "none shipped"

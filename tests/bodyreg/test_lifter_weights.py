@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bodyreg.lifter_weights import load_lifter, named_settings, save_lifter
+from bodyreg.lifter_weights import default_lifter, load_lifter, named_settings, save_lifter
 from bodyreg.models.lifters.registry import LifterSettings, build_lifter
 
 SETTINGS = LifterSettings("gla_gcn", "27", options={"channels": 8})
@@ -74,3 +74,25 @@ def test_names_with_presets():
     assert named_settings("stgcn").joint_set == "h36m-16"
     with pytest.raises(ValueError, match="no preset '9'"):
         named_settings("mixste:9")
+
+
+def test_the_shipped_lifter_is_small_and_its_card_speaks_of_it():
+    path = default_lifter()
+    loaded = load_lifter(path)
+    card = path.with_suffix(".md").read_text()
+    assert path.stat().st_size <= 2 * 2**20 and loaded.weights_hash in card
+    assert f"{int(loaded.facts['trained_steps']):,} steps" in card
+
+
+def test_the_shipped_lifter_lifts():
+    """A person who stands before a level camera comes out upright, about as tall as people are."""
+    from bodyreg.models.lifters.sequence import SequenceLifter
+
+    # h36m-17 on the screen: hips at 0, a person of 0.7 units from head to foot.
+    y = [0, 0, 0.17, 0.34, 0, 0.17, 0.34, -0.1, -0.2, -0.25, -0.32, -0.19, -0.08, 0.02, -0.19, -0.08, 0.02]
+    x = [0, -0.05, -0.05, -0.05, 0.05, 0.05, 0.05, 0, 0, 0, 0, 0.07, 0.09, 0.1, -0.07, -0.09, -0.1]
+    loaded = load_lifter(default_lifter())
+    points = torch.stack([torch.tensor(x), torch.tensor(y)], -1).expand(9, 17, 2)
+    pose = SequenceLifter(loaded.network, loaded.settings).sequence(points)[4]
+    height = pose[[3, 6], 1].mean() - pose[10, 1]
+    assert 1.2 < height < 2.0 and pose[5, 0] > pose[2, 0]  # who looks at us has the left on our right
