@@ -40,7 +40,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "tables": tuple(f"evaluation.{name}" for name in ("published", "tables", "plots", "command")),
     "training": ("training",),
     "inference": ("inference",),
-    "top": ("", "__main__", "cli", "doctor"),
+    "top": ("", "__main__", "cli", "cli_prepare", "doctor"),
 }
 _BASE = {"files", "config", "skeletons", "rotations", "windows"}
 _GEOMETRY = {"rotations", "cameras", "crops", "encoding"}
@@ -63,7 +63,7 @@ MAY_USE: dict[str, set[str]] = {
     "checkpoints": _BASE | _GEOMETRY | _BODY | {"models"},
     "data": {"skeletons", "files", "windows", "renderers", "priors"} | _GEOMETRY | _BODY,
     "losses": {"rotations", "cameras", "skeletons", "renderers", "priors"},
-    "adapt": {"models", "losses", "body", "cameras", "skeletons", "renderers", "priors"},
+    "adapt": {"models", "losses", "body", "cameras", "rotations", "skeletons", "renderers", "priors"},
     "metrics": set(),
     "protocols": _SCORES,
     # Scoring starts from a configuration and a weights file, and needs crops and cameras of the samples.
