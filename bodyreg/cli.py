@@ -67,6 +67,8 @@ bodyreg evaluate --model perspose --weights FILE --data pw3d_test.npz --images 3
 bodyreg evaluate --protocol list
 """
 
+_LIFT_SMOOTHING = 1.5  # frames
+
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
@@ -122,6 +124,7 @@ def infer(
     overlay: Annotated[
         bool, typer.Option("--overlay/--no-overlay", help="Draw the bodies over the photographs.")
     ] = True,
+    lift: Annotated[bool, typer.Option("--lift", help="Also lift the 2D joints of an ordered folder.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Keep finished records of an interrupted run.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Reading and writing threads; default: cores.")] = None,
 ) -> None:
@@ -159,6 +162,11 @@ def infer(
         f"{summary.people} people in {summary.count('done')} of {len(summary.records)} photographs, "
         f"{summary.count('nobody')} without people, {len(refused)} refused, {summary.seconds:.1f} s: {summary.out}"
     )
+    if lift:
+        from bodyreg.inference.lift import lift_file
+
+        for path in lift_file(summary.out, summary.out, smooth=_LIFT_SMOOTHING):
+            typer.echo(f"Lifted skeleton: {path}")
 
 
 @app.command()
@@ -295,6 +303,7 @@ def _evaluate_synthetic(
     from bodyreg.checkpoints import default_weights, load_model
     from bodyreg.config import load
     from bodyreg.data.synthetic.prepare import ensure_shards
+    from bodyreg.data.synthetic.scenes import SceneSettings
     from bodyreg.evaluation.protocols import get
     from bodyreg.evaluation.synthetic import evaluate_synthetic, table, write_scores
     from bodyreg.training.settings import RegressorSettings
@@ -307,8 +316,9 @@ def _evaluate_synthetic(
             "on the free body."
         )
     held_out, wanted = data or Path(settings.data.held_out), people or settings.data.held_out_people
+    scenes = SceneSettings(garments=settings.data.garments if data is None else None)  # a given folder's own
     ensure_shards(held_out, max(wanted, settings.data.held_out_people), needed=wanted, motion=settings.data.motion,
-                  held_out=True)  # fmt: skip
+                  held_out=True, settings=scenes)  # fmt: skip
     scores = evaluate_synthetic(loaded, BodyModel.load(loaded.body), held_out, people=wanted)
     header, *rows = table(scores)
     _print_rows(header, rows)

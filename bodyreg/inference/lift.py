@@ -17,6 +17,7 @@ from bodyreg import skeletons
 from bodyreg.data.inputs import Keypoints, read_keypoints
 from bodyreg.data.lifter_points import fill_missing, to_input_set
 from bodyreg.files import atomic_write, safe_load_npz
+from bodyreg.inference.results import RESULTS, person_files, read_person, read_results
 from bodyreg.inference.skeleton_pictures import write_gif, write_sheet
 from bodyreg.lifter_weights import LoadedLifter, default_lifter, load_lifter, named_settings
 from bodyreg.models.lifters.sequence import SequenceLifter
@@ -26,6 +27,7 @@ __all__ = ["FORMATS", "Lifted", "Track", "lift_file", "lift_track", "read_tracks
 log = logging.getLogger(__name__)
 
 FORMATS = ("npz", "json", "gif", "png")
+_WANTED = ("h36m-17", "coco-17", "openpose-25")  # what a result's key points may be, the best first
 _SQUARE = 1.05  # where no picture size is given, the frame around all key points is this much wider
 
 
@@ -34,13 +36,14 @@ class Track:
     """Key points of one person over time.
 
     points: (T, J, 3) x, y in pixels and confidence, 0 for what is not seen. joint_set: their order.
-    frames: (T,) names. name: of the person.
+    frames: (T,) names. name: of the person. size_wh: of the pictures, where the source says it.
     """
 
     points: np.ndarray
     joint_set: str
     frames: tuple[str, ...]
     name: str
+    size_wh: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +67,15 @@ def read_tracks(path: str | Path) -> list[Track]:
 
     An npz whose `keypoints` are (T, J, 2 or 3), with `joint_set`, is one person; other files are those of
     `bodyreg.data.inputs.read_keypoints`. People of a picture are told apart by nothing but their place in it: the one
-    of most confident key points of each frame makes the track.
+    of most confident key points of each frame makes the track. In a result folder of `bodyreg infer` it is the person
+    of the largest box, and key points are those of the regressor.
 
     Raises:
         ValueError: nothing that can be read, no person at all, or mixed joint sets.
     """
     path = Path(path)
+    if (path / RESULTS).is_file():
+        return [_from_results(path)]
     if path.suffix.lower() == ".npz":
         return [_from_npz(path)]
     people = {name: persons for name, persons in read_keypoints(path).items()}
@@ -97,7 +103,7 @@ def lift_track(
     around everything the person does: lifters learn from whole pictures, so give the size where it is known.
 
     Args:
-        track: the person. loaded: the lifter. size_wh: of the pictures, pixels.
+        track: the person. loaded: the lifter. size_wh: of the pictures, pixels; by default what the track says.
         overlap: frames that neighbouring windows share; by default a ninth of a clip.
         flip_test: average with the mirrored sequence. smooth: frames of the standard deviation of a Gaussian over time.
 
@@ -107,7 +113,7 @@ def lift_track(
     lifter = SequenceLifter(loaded.network.to(device), loaded.settings)
     points = to_input_set(track.points, track.joint_set, loaded.settings.input_set)
     filled = fill_missing(points)
-    screen = torch.from_numpy(_screen(filled, size_wh)).float().to(device)
+    screen = torch.from_numpy(_screen(filled, size_wh or track.size_wh)).float().to(device)
     overlap = lifter.frames // 9 if overlap is None else overlap
     joints = lifter.sequence(screen, overlap=overlap, flip_test=flip_test).double().cpu().numpy()
     joints = _smoothed(joints, smooth) if smooth > 0 else joints
@@ -234,6 +240,30 @@ def _from_npz(path: Path) -> Track:
     names = [str(name) for name in arrays["files"].ravel()] if "files" in arrays else []
     frames = names if len(names) == len(points) else [str(i) for i in range(len(points))]
     return Track(full, joint_set.name, tuple(frames), path.stem)
+
+
+def _from_results(folder: Path) -> Track:
+    """The person of the largest box in each photograph of a result folder; where nobody is, nothing is seen."""
+    records = sorted((r for r in read_results(folder)[0] if r.status != "refused"), key=lambda r: _natural(r.file))
+    firsts = {path.with_suffix("").as_posix(): path for path in person_files(folder)}
+    found = []
+    for record in records:
+        stems = ((folder / name).with_suffix("").as_posix() for name in record.files)
+        first = next((firsts[stem] for stem in stems if stem.endswith("_0") and stem in firsts), None)
+        found.append(None if first is None else read_person(first))
+    people = [person for person in found if person is not None]
+    sizes = {(int(person.image_hw[1]), int(person.image_hw[0])) for person in people}
+    sets = [name for name in _WANTED if people and all(name in person.keypoints for person in people)]
+    if not sets:
+        raise ValueError(f"No person in {folder} has key points in {' or '.join(_WANTED)}. Lift a file of key points.")
+    points = np.zeros((len(found), len(skeletons.get(sets[0])), 3))
+    for row, person in zip(points, found, strict=True):
+        if person is not None:
+            row[:, :2], row[:, 2] = person.keypoints[sets[0]], 1.0
+    if len(sizes) > 1:
+        log.warning("the photographs in %s differ in size; they are taken for no sequence of one camera", folder)
+    size = sizes.pop() if len(sizes) == 1 else None
+    return Track(points, sets[0], tuple(record.file for record in records), folder.resolve().name, size)
 
 
 def _frames(people: Mapping[str, list[Keypoints]]) -> list[str]:

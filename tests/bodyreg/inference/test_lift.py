@@ -131,3 +131,20 @@ def test_wrong_options(tmp_path, weights):
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             lift.lift_file(tmp_path / "walk.npz", tmp_path / "out", **{"weights": weights, **options})
+
+
+def test_a_result_folder_is_a_sequence_of_its_largest_person(tmp_path, weights, tiny_weights, save_photo):
+    from bodyreg.inference.folder import infer_folder
+
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in (10, 2, 1):
+        save_photo(photos / f"frame{i}.png", (120, 90), seed=i)
+    infer_folder(photos, tmp_path / "out", weights=tiny_weights, people="whole", formats=("npz",), overlay=False)
+    (track,) = lift.read_tracks(tmp_path / "out")
+    assert track.frames == ("frame1.png", "frame2.png", "frame10.png") and track.size_wh == (120, 90)
+    assert track.points.shape == (3, 17, 3) and (track.points[..., 2] == 1).all() and track.joint_set == "h36m-17"
+    written = lift.lift_file(tmp_path / "out", tmp_path / "out", weights=weights, formats=("npz",), smooth=1.0)
+    assert written == [tmp_path / "out" / "out_lifted.npz"]
+    with np.load(written[0], allow_pickle=False) as stored:
+        assert stored["joints"].shape == (3, 17, 3)
