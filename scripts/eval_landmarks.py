@@ -20,6 +20,7 @@ from bodyreg.cameras import resolve_camera
 from bodyreg.checkpoints import default_weights, load_model
 from bodyreg.data.folder import read_image
 from bodyreg.data.synthetic.prepare import ensure_shards
+from bodyreg.data.synthetic.scenes import SceneSettings
 from bodyreg.evaluation.synthetic import evaluate_landmarks, markdown_table, mean_vertices, write_scores
 from bodyreg.files import atomic_write
 from renderers.shading import contact_sheet, overlay
@@ -40,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     loaded = load_model(args.weights or default_weights(args.model))
     body = BodyModel.load(loaded.body)
-    ensure_shards(args.data, _HELD_OUT, held_out=True)
+    # The folder of `bodyreg evaluate`, whose people wear painted clothes as the published figures do.
+    settings = None if any(args.data.glob("*.npz")) else SceneSettings(garments="painted")
+    ensure_shards(args.data, _HELD_OUT, held_out=True, settings=settings)
     mean_pose = mean_vertices(body, args.data)
     scores, bodies = evaluate_landmarks(loaded, body, args.crops, args.landmarks, mean_pose)
 

@@ -158,7 +158,7 @@ class _Phases:
     """The training stream, phase after phase of growing crops, from the trainer's step on."""
 
     def __init__(
-        self, settings: RegressorSettings, body: BodyModel, trainer: lightning.Trainer, parsing: bool
+        self, settings: RegressorSettings, body: BodyModel, trainer: lightning.Trainer, parsing: bool = False
     ) -> None:
         self.settings, self.body, self.trainer, self.parsing = settings, body, trainer, parsing
 

@@ -75,7 +75,7 @@ def render_people(settings: RegressorSettings, *, progress: bool = True) -> None
     """Fill the folders of shards that a run needs and that hold none."""
     run, data = settings.run, settings.data
     seen = run.steps * data.batch_size * run.devices
-    scenes = SceneSettings(perspective_rotation=settings.model.perspective_rotation)
+    scenes = SceneSettings(perspective_rotation=settings.model.perspective_rotation, garments=data.garments)
     ensure_shards(data.shards, data.people, needed=seen, motion=data.motion, settings=scenes, progress=progress)
     ensure_shards(
         data.held_out, data.held_out_people, needed=run.validation_people, motion=data.motion, held_out=True,

@@ -23,6 +23,8 @@ class DataSettings:
     """People rendered into `held_out` when it is empty."""
     motion: str | None = None
     """Folder of motion files in AMASS's layout to draw their poses from; none draws them from the shipped prior."""
+    garments: str | None = None
+    """What people rendered into empty folders wear: geometry or painted (`SceneSettings.garments`); none: geometry."""
     backgrounds: str | None = None
     """Folder of the user's pictures to use as backgrounds; none draws procedural ones."""
     bank_size: int = 400

@@ -89,8 +89,13 @@ def test_evaluate_prints_and_writes_scores(monkeypatch, tmp_path):
         return [score("network", people, {"MPJPE": 12.34}), score("mean pose", people, {"PVE": 5.0})]
 
     monkeypatch.setattr(synthetic, "evaluate_synthetic", stand_in)
-    rendered = []
-    monkeypatch.setattr(prepare, "ensure_shards", lambda folder, people, **_: rendered.append((folder, people)))
+    rendered, clothes = [], []
+
+    def ensure(folder, people, *, settings, **_):
+        rendered.append((folder, people))
+        clothes.append(settings.garments)
+
+    monkeypatch.setattr(prepare, "ensure_shards", ensure)
     line = ["evaluate", "perspose_small", "data.held_out=there", "--people", "7", "--out", str(tmp_path / "s.json")]
     result = run([*line, "--weights", str(tmp_path / "w.safetensors")])
     assert result.exit_code == 0, result.output
@@ -102,6 +107,7 @@ def test_evaluate_prints_and_writes_scores(monkeypatch, tmp_path):
     ]
     result = run([*line, "--data", "elsewhere", "--weights", str(tmp_path / "w.safetensors")])
     assert result.exit_code == 0 and calls[-1][2] == Path("elsewhere") == rendered[-1][0]
+    assert clothes == ["painted", None], "the card's figures are of painted people; a folder of the user's has its own"
     save_weights(tmp_path / "smpl.safetensors", build(settings), settings, body="smpl")
     result = run([*line, "--weights", str(tmp_path / "smpl.safetensors")])
     assert result.exit_code == 1 and "have the free body" in result.stderr and len(calls) == 2
