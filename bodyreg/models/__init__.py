@@ -21,6 +21,7 @@ _HOMES = {
     "CompactBackbone": "compact",
     "HRNet": "hrnet",
     "HMR": "hmr",
+    "MobileNetV2": "mobilenet",
     "ResNet": "resnet",
 }
 

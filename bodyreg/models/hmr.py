@@ -15,15 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from bodyreg.files import find_licensed, safe_load_npz
-from bodyreg.models.resnet import ResNet
+from bodyreg.models.mobilenet import MOBILENETS, MobileNetV2
+from bodyreg.models.resnet import RESNETS, ResNet
 from bodyreg.rotations import matrix_from_6d
 
-__all__ = ["CROP_PX", "FOCAL_PX", "HMR", "HMRHead", "HMROutput", "MeanParameters", "mean_parameters"]
+__all__ = ["BACKBONES", "CROP_PX", "FOCAL_PX", "HMR", "HMRHead", "HMROutput", "MeanParameters", "mean_parameters"]
 
 FOCAL_PX = 5000.0
 """Focal length of the camera of a crop `CROP_PX` wide, pixels; a constant of the method, not the photograph's."""
 CROP_PX = 224
 """Side of the crops, pixels."""
+BACKBONES = (*RESNETS, *MOBILENETS)
+"""Names of the networks that may stand before the head."""
 _POSE, _SHAPE, _CAM = 144, 10, 3
 
 
@@ -125,16 +128,27 @@ class HMRHead(nn.Module):
         return HMROutput(matrix_from_6d(pose.view(batch, 24, 6)), shape, cam)
 
 
+def hmr_backbone(name: str) -> ResNet | MobileNetV2:
+    """A network of features at stride 32 with the attribute `channels`.
+
+    Raises:
+        ValueError: a name that is not among `BACKBONES`.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"There is no backbone {name!r}. Choose one of {', '.join(BACKBONES)}.")
+    return MobileNetV2() if name in MOBILENETS else ResNet(name)
+
+
 class HMR(nn.Module):
     """Crop to SMPL pose, shape and weak-perspective camera.
 
     Args:
-        backbone: name of the residual network. start: where the head begins.
+        backbone: one of `BACKBONES`. start: where the head begins.
     """
 
     def __init__(self, backbone: str = "resnet50", start: MeanParameters | None = None) -> None:
         super().__init__()
-        self.backbone = ResNet(backbone)
+        self.backbone: ResNet | MobileNetV2 = hmr_backbone(backbone)
         self.head = HMRHead(self.backbone.channels, start)
 
     def forward(self, image: Tensor) -> HMROutput:

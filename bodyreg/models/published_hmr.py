@@ -22,7 +22,7 @@ __all__ = ["hmr_state", "holds_hmr", "load_published_hmr"]
 
 _HEAD = ("fc1.", "fc2.", "decpose.", "decshape.", "deccam.", "init_")
 # Buffers of the body, and what remains of classifiers: none of it is the regressor's.
-_OTHERS = ("smpl", "J_regressor", "avgpool.", "fc.")
+_OTHERS = ("smpl", "J_regressor", "avgpool.", "fc.", "classifier.")
 _STARTS = ("init_pose", "init_shape", "init_cam")
 
 

@@ -24,8 +24,35 @@ def test_backbones_have_the_published_sizes() -> None:
     with torch.device("meta"):
         counts = {name: sum(p.numel() for p in ResNet(name).parameters()) for name in RESNETS}
     assert counts == COUNTS
-    with pytest.raises(ValueError, match="resnet50"):
-        ResNet("vgg16")
+    for make in (ResNet, hmr.hmr_backbone):
+        with pytest.raises(ValueError, match="resnet50"):
+            make("vgg16")
+
+
+def test_mobilenet_is_the_published_network() -> None:
+    """Size and entries of the public weights without their classifier; shortcuts and strides as in the paper."""
+    with torch.device("meta"):
+        state = hmr.hmr_backbone("mobilenet_v2").state_dict()
+    assert sum(v.numel() for n, v in state.items() if n.endswith(("weight", "bias"))) == 2_223_872
+    assert len(state) == 312
+    shapes = {
+        "features.0.0.weight": (32, 3, 3, 3), "features.1.conv.0.0.weight": (32, 1, 3, 3),
+        "features.1.conv.1.weight": (16, 32, 1, 1), "features.2.conv.1.0.weight": (96, 1, 3, 3),
+        "features.17.conv.2.weight": (320, 960, 1, 1), "features.18.1.running_var": (1280,),
+    }  # fmt: skip
+    assert {name: tuple(state[name].shape) for name in shapes} == shapes
+    model = hmr.hmr_backbone("mobilenet_v2").eval()
+    with torch.no_grad():
+        assert tuple(model(torch.zeros(1, 3, 64, 96)).shape) == (1, model.channels, 2, 3)
+    assert sum(getattr(block, "shortcut", False) for block in model.features) == 10
+
+
+@pytest.mark.parametrize("name", hmr.BACKBONES)
+def test_every_backbone_fits_the_head(name) -> None:
+    with torch.device("meta"):
+        model = hmr.HMR(name)
+        assert model(torch.zeros(1, 3, 224, 224)).weak.shape == (1, 3)
+    assert model.head.fc1.in_features == model.backbone.channels + 157
 
 
 def test_strides() -> None:
@@ -54,10 +81,10 @@ def test_three_rotations_are_turned_one_by_one() -> None:
         assert torch.allclose(head(features).R_local[1:2], head(features[1:2]).R_local, atol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def small():
+@pytest.fixture(scope="module", params=["resnet18", "mobilenet_v2"])
+def small(request):
     settings = default_settings("dsr")
-    settings.backbone = "resnet18"
+    settings.backbone = request.param
     torch.manual_seed(0)
     return settings, build(settings).eval()
 
