@@ -50,6 +50,8 @@ class LifterLoss:
     n_mpjpe: float = 0.0
     sequence: float = 0.0
     """Error of the whole sequence, for networks that predict it beside the centre (GLA-GCN's paper)."""
+    gaussian: float = 0.0
+    """Error weighed by the network's own uncertainty, for networks that say it (GUMLP)."""
     squared: bool = False
     """Descend on half the square of the total, as KTPFormer was trained."""
 

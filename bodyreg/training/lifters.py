@@ -20,6 +20,7 @@ from bodyreg.data.lifter_sets import LifterSequence, LifterSet, read_lifter_set
 from bodyreg.evaluation.metrics import mpjpe, mpjve, pa_mpjpe
 from bodyreg.lifter_weights import load_lifter, save_lifter
 from bodyreg.losses.lifters import joint_weights, loss_terms, position, squared
+from bodyreg.losses.uncertainty import gaussian_distance
 from bodyreg.models.lifters.registry import build_lifter, lifter_entry
 from bodyreg.models.lifters.sequence import SequenceLifter
 from bodyreg.training.lifter_settings import LifterTraining
@@ -61,6 +62,9 @@ class LifterModule(lightning.LightningModule):
         elif factors["sequence"] and hasattr(network, "forward_sequence"):
             pred, sequence = network.forward_sequence(keypoints)
             found["sequence"] = position(sequence, joints)
+        elif factors["gaussian"] and hasattr(network, "gaussian"):
+            pred, log_scale = network.gaussian(keypoints)
+            found["gaussian"] = gaussian_distance(pred, log_scale, joints)
         else:
             pred = network(keypoints)
         if not isinstance(pred, Tensor):  # a network that keeps some frames answers for those
