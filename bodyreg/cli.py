@@ -213,6 +213,9 @@ def evaluate(
     units: Annotated[str, typer.Option(help="Of predicted joints and vertices: m, cm or mm.")] = "m",
     dataset: Annotated[str | None, typer.Option(help="pw3d, h36m, ..., where the data's name tells none.")] = None,
     images: Annotated[Path | None, typer.Option(help="Folder that the pictures' names begin below.")] = None,
+    lifter: Annotated[
+        str | None, typer.Option(help="Also score a lifter on the true 2D joints: a weights file, or a name.")
+    ] = None,
     body: Annotated[str | None, typer.Option(help="Body of the truth: smpl, free or a folder.")] = None,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="People at a time.")] = 64,
@@ -250,7 +253,9 @@ def evaluate(
             batch_size=batch_size, allow_failures=allow_failures,
         )  # fmt: skip
     else:
-        results = _evaluate_model(model or config, weights, data, protocol, images, dataset, body, device, batch_size)
+        results = _evaluate_model(
+            model or config, weights, data, protocol, images, lifter, dataset, body, device, batch_size
+        )
     typer.echo(tables.text(results), nl=False)
     for result in results if by is not None else ():
         header, *rows = tables.breakdown(result, by or "groups")
@@ -265,8 +270,8 @@ def evaluate(
 
 
 def _evaluate_model(
-    model: str, weights: Path | None, data: Path, protocol: str, images: Path | None, dataset: str | None,
-    body: str | None, device: str, batch_size: int,
+    model: str, weights: Path | None, data: Path, protocol: str, images: Path | None, lifter: str | None,
+    dataset: str | None, body: str | None, device: str, batch_size: int,
 ) -> Any:  # fmt: skip
     """Results of a lifter on a prepared set, or of a regressor, whose pictures lie below `images`."""
     from bodyreg.models.lifters.registry import LIFTERS
@@ -278,6 +283,7 @@ def _evaluate_model(
     from bodyreg.body import BodyModel
     from bodyreg.checkpoints import default_weights, load_model
     from bodyreg.evaluation.command import score_regressor
+    from bodyreg.evaluation.lifters import as_lifter
     from bodyreg.evaluation.truth import bodies_by_gender
     from bodyreg.inference.hmr import HMRRegressor
     from bodyreg.inference.regress import Regressor
@@ -292,6 +298,7 @@ def _evaluate_model(
     return score_regressor(
         regressor, data, images, protocol, name=loaded.settings.name, bodies=bodies_by_gender(body or loaded.body),
         own_joints=own_joints, dataset=dataset, batch_size=batch_size,
+        lifter=None if lifter is None else as_lifter(lifter), lifter_name=f"{lifter}, true 2D joints",
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,20 @@ from bodyreg.evaluation.truth import StoredJoints, truth_of_lifter_set
 from bodyreg.lifter_weights import LoadedLifter, default_lifter, load_lifter, named_settings
 from bodyreg.models.lifters.sequence import SequenceLifter
 
-__all__ = ["lift_test_set", "score_lifter_set", "score_named_lifter"]
+__all__ = ["as_lifter", "lift_test_set", "score_lifter_set", "score_named_lifter"]
+
+
+def as_lifter(source: str | Path) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function (1, T, 17, 2) screen coordinates -> (1, T, 17, 3) metres, of a weights file or a lifter that ships.
+
+    Raises:
+        ValueError: no such file or lifter, or one of another joint set.
+    """
+    loaded = load_lifter(source if Path(source).is_file() else default_lifter(str(source)))
+    if (loaded.settings.input_set, loaded.settings.joint_set) != ("h36m-17", "h36m-17"):
+        raise ValueError(f"{source} lifts {loaded.settings.input_set}. Give a lifter of h36m-17.")
+    lifter = SequenceLifter(loaded.network, loaded.settings)
+    return lambda screen: lifter.sequence(screen[0])[None]
 
 
 def lift_test_set(

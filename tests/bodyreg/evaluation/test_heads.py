@@ -217,3 +217,16 @@ def test_the_command_scores_files_of_predictions(pw3d, posed, tmp_path):
     assert wrong.exit_code == 1 and "pw3d-j14" in wrong.output
     assert "mpi3dhp-lift-17" in CliRunner().invoke(app, ["evaluate", "--protocol", "list"]).output
     assert CliRunner().invoke(app, ["evaluate", "--protocol", "pw3d-j14"]).exit_code == 1
+
+
+def test_shipped_weights_score_three_heads_from_the_command_line(pw3d, tmp_path):
+    """Grey pictures tell nothing: errors are large and finite, and every head has its row."""
+    root, data = pw3d
+    line = ["evaluate", "--model", "perspose_small", "--data", str(data), "--images", str(root), "--protocol",
+            "pw3d-j14", "--lifter", "videopose3d", "--device", "cpu", "--out", str(tmp_path / "rows.json")]  # fmt: skip
+    result = CliRunner().invoke(app, line)
+    assert result.exit_code == 0, result.output
+    for system in ("perspose_small, own joints", "perspose_small, mesh", "videopose3d, true 2D joints"):
+        assert system in result.output
+    wrong = CliRunner().invoke(app, [*line[:-5], "nowhere"])
+    assert wrong.exit_code == 1 and "no lifter named 'nowhere'" in wrong.output
