@@ -125,7 +125,8 @@ def check_faces(face_verts: Tensor, counts: list[int], size_hw: tuple[int, int],
         raise ValueError(f"The faces have shape {tuple(face_verts.shape)}. Give (F, 3, 3) corners: x, y, depth.")
     if not face_verts.is_floating_point():
         raise ValueError(f"The faces are {face_verts.dtype}. Give floating point numbers.")
-    if not bool(torch.isfinite(face_verts.detach()).all()):
+    # A sum is finite only if all its terms are; where it is not, they are looked at one by one.
+    if not torch.isfinite(face_verts.detach().sum()) and not torch.isfinite(face_verts.detach()).all():
         bad = int((~torch.isfinite(face_verts.detach())).flatten(1).any(1).nonzero()[0, 0])
         raise ValueError(f"Face {bad} has a corner that is not finite. Repair or remove such vertices first.")
     if sum(counts) != len(face_verts) or min(counts, default=0) < 0:

@@ -29,7 +29,7 @@ from renderers.backends.jit import LANES, fast_inlined, fast_kernel
 from renderers.backends.tiles import SIDE
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
-_FAINT = np.float32(-16)  # exponents below this are left out: e^-16 of the nearest face's weight
+_FAINT = np.float32(-26)  # exponents below this are left out; the nearest face itself may weigh as little as e^-9
 _FAR, _TINY = np.float32(1e30), np.float32(1e-20)
 # Fields of `work`, a group of lanes each.
 _X, _Y, _COVER, _FRONT, _ALPHA, _MEAN, _SHARE_OF = (LANES * k for k in range(7))

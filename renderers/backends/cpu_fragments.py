@@ -47,7 +47,8 @@ class _Rasterize(torch.autograd.Function):
         n, k = len(counts), settings.k
         faces = np.ascontiguousarray(face_verts.detach().numpy())
         pairs = np.full(len(faces), -1, np.int64) if neighbour is None else neighbour.numpy()
-        xs, ys = pixel_centres(w, h).numpy(), pixel_centres(h, w).numpy()
+        xs = pixel_centres(w, h).numpy()
+        ys = xs if h == w else pixel_centres(h, w).numpy()
         # NumPy asks for huge pages: on fresh large outputs page faults would cost more than the faces.
         shapes = (((n, h, w, k), np.int64), ((n, h, w, k), np.float32), ((n, h, w, k, 3), np.float32))
         out = [np.empty(*x) for x in (*shapes, shapes[1])]
@@ -82,19 +83,16 @@ class _Rasterize(torch.autograd.Function):
             map_threads(band, [(m, b) for m in range(n) for b in range(bands)], threads)
         pix_to_face, zbuf, bary, dists = (torch.from_numpy(x) for x in out)
         ctx.save_for_backward(face_verts, pix_to_face, dists)
-        ctx.settings, ctx.threads = settings, threads
+        ctx.settings, ctx.threads, ctx.centres = settings, threads, (xs, ys)
         ctx.mark_non_differentiable(pix_to_face)
         return pix_to_face, zbuf, bary, dists
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, _: Any, grad_z: Tensor, grad_bary: Tensor, grad_dists: Tensor):
-        from renderers.rasterize import pixel_centres
-
         face_verts, pix_to_face, dists = ctx.saved_tensors
-        h, w = ctx.settings.size_hw
         faces = np.ascontiguousarray(face_verts.detach().numpy())
-        xs, ys = pixel_centres(w, h).numpy(), pixel_centres(h, w).numpy()
+        xs, ys = ctx.centres
         upstream = [np.ascontiguousarray(g.numpy()) for g in (grad_z, grad_bary, grad_dists)]
         begin, slots = _slots_by_face(pix_to_face.numpy().ravel(), ctx.settings.k, len(faces))
         out = np.empty((len(faces), 9), np.float32)

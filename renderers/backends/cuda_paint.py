@@ -32,7 +32,7 @@ from renderers.blending import Picture
 if TYPE_CHECKING:
     from renderers.soft import Blend, Scene
 
-_FAINT = tl.constexpr(-16.0)  # exponents below this are left out: e^-16 of the nearest face's weight
+_FAINT = tl.constexpr(-26.0)  # exponents below this are left out; the nearest face itself may weigh as little as e^-9
 
 
 def paint(scene: Scene, attributes: Tensor, background: Tensor, blend: Blend, threads: int | None) -> Picture:
