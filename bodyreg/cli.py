@@ -1,4 +1,4 @@
-"""The command line: `bodyreg infer | lift | train | evaluate | export | prepare | models | doctor`.
+"""The command line: `bodyreg infer | refine | lift | train | evaluate | export | prepare | models | doctor`.
 
 Commands are thin: they read options, import what they call when they call it (so that `--help` is quick), and print.
 Exit codes: 0 when every input has a record, 1 on an error of the user's (one message, no traceback), 2 on misuse.
@@ -55,6 +55,12 @@ bodyreg infer photos --out results --people whole --focal-mm 26
 bodyreg infer photos --out results --intrinsics K.json --no-overlay --resume
 
 bodyreg infer photos --out results --model perspose --weights FILE --body smpl
+"""
+_REFINE_EXAMPLES = """Examples:
+
+bodyreg refine results --keypoints openpose --photos photos
+
+bodyreg refine results --keypoints coco.json --silhouette masks --out refined
 """
 _EVALUATE_EXAMPLES = """Examples:
 
@@ -125,6 +131,7 @@ def infer(
         bool, typer.Option("--overlay/--no-overlay", help="Draw the bodies over the photographs.")
     ] = True,
     lift: Annotated[bool, typer.Option("--lift", help="Also lift the 2D joints of an ordered folder.")] = False,
+    refine: Annotated[bool, typer.Option("--refine", help="Also move each body to its given key points.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Keep finished records of an interrupted run.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Reading and writing threads; default: cores.")] = None,
 ) -> None:
@@ -152,6 +159,7 @@ def infer(
             up=up,
             overlay=overlay,
             resume=resume,
+            refine=refine,
             threads=threads,
             progress=progress,
         )
@@ -167,6 +175,32 @@ def infer(
 
         for path in lift_file(summary.out, summary.out, smooth=_LIFT_SMOOTHING):
             typer.echo(f"Lifted skeleton: {path}")
+
+
+@app.command(epilog=_REFINE_EXAMPLES)
+def refine(
+    results: Annotated[Path, typer.Argument(help="Folder that `bodyreg infer` wrote.")],
+    keypoints: Annotated[Path, typer.Option(help="2D key points: OpenPose folder, COCO JSON or npz.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the refined people; default: RESULTS_refined.")] = None,
+    iterations: Annotated[int, typer.Option(min=0, help="Steps of the optimisation.")] = 50,
+    photos: Annotated[Path | None, typer.Option(help="Folder of the photographs, to draw the bodies over.")] = None,
+    silhouette: Annotated[Path | None, typer.Option(help="Folder of masks <stem>_<k>.png or <stem>.png.")] = None,
+    parsing: Annotated[Path | None, typer.Option(help="Folder of parsing pictures, named likewise.")] = None,
+    body: Annotated[str | None, typer.Option(help="Body model; default: the one named in each file.")] = None,
+) -> None:
+    """Refine the people of a result folder to 2D key points; no network is run."""
+    from bodyreg.inference.refine_folder import refine_results
+
+    with _progress() as progress:
+        summary = refine_results(
+            results, keypoints, out, iterations=iterations, photos=photos, silhouettes=silhouette, parsing=parsing,
+            body=body, progress=progress,
+        )  # fmt: skip
+    for record in summary.records:
+        if record.status == "refused":
+            typer.echo(f"{record.file}: {record.reason}", err=True)
+    moved = sum(bool(person.get("refined_by")) for record in summary.records for person in record.people)
+    typer.echo(f"{moved} of {summary.people} people refined, {summary.seconds:.1f} s: {summary.out}")
 
 
 @app.command()

@@ -72,7 +72,8 @@ MAY_USE: dict[str, set[str]] = {
     "training": _BASE | _GEOMETRY | _BODY | _SCORES
     | {"losses", "protocols", "evaluate", "tables", "checkpoints", "renderers", "priors"},
     "inference": _BASE | _GEOMETRY | _BODY
-    | {"models", "checkpoints", "adapt", "metrics", "data.folder", "data.inputs", "data.lifter_points", "renderers"},
+    | {"models", "checkpoints", "adapt", "metrics", "data.folder", "data.inputs", "data.lifter_points",
+       "data.parsing", "renderers"},
 }  # fmt: skip
 MAY_USE["top"] = {*PARTS, "renderers", "priors"}
 

@@ -196,7 +196,7 @@ def amass_motion(
                 f"The motion mixes the bodies {first.body_name!r} ({first.gender}, {first.body_hash[:12]}) and "
                 f"{person.body_name!r} ({person.gender}, {person.body_hash[:12]}). Export them apart."
             )
-    model = _body_of(first, body, kid, {})
+    model = body_of(first, body, kid, {})
     betas = np.stack([person.betas for person in persons])
     mean = betas.mean(0)
     pelvis = model.rest_joints(betas)[:, 0].double().cpu().numpy()
@@ -229,7 +229,7 @@ def _pose(
         groups.setdefault((person.body_hash, person.gender, len(person.betas)), []).append(index)
     posed: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for members in groups.values():
-        model = _body_of(persons[members[0]], body, kid, bodies)
+        model = body_of(persons[members[0]], body, kid, bodies)
         names = ("betas", "body_pose", "global_orient", "transl")
         with torch.no_grad():
             output = model(**{name: np.stack([getattr(persons[i], name) for i in members]) for name in names})
@@ -239,7 +239,7 @@ def _pose(
     return [posed[index] for index in range(len(persons))]
 
 
-def _body_of(person: PersonResult, body: Any, kid: bool, bodies: dict[Any, BodyModel]) -> BodyModel:
+def body_of(person: PersonResult, body: Any, kid: bool, bodies: dict[Any, BodyModel]) -> BodyModel:
     """The body model a person's parameters were made for, checked by its hash."""
     from bodyreg.body import BodyModel
 

@@ -139,6 +139,7 @@ def infer_folder(
     formats: Iterable[str] = ("obj", "npz", "json"),
     overlay: bool = True,
     resume: bool = False,
+    refine: bool = False,
     up: str = "camera",
     threads: int | None = None,
     progress: Progress | None = None,
@@ -162,6 +163,7 @@ def infer_folder(
         batch_size: people a forward pass, and most photographs a group.
         formats: of each person's files. up: axes of OBJ and PLY, "camera" or "y".
         overlay: also draw the bodies over each photograph, from the side and from above, and a contact sheet.
+        refine: move each body to its key points (`bodyreg.adapt.meshes`), which then must be given.
         resume: keep finished records of an interrupted run with the same settings.
         threads: for reading and for writing; default BODYREG_THREADS or the cores.
         progress: called with (files finished, files in all, name of the last).
@@ -179,6 +181,8 @@ def infer_folder(
         raise ValueError(f"There is no up direction {up!r}. Choose one of {', '.join(UPS)}.")
     if batch_size < 1:
         raise ValueError(f"The batch size is {batch_size}. Give at least 1.")
+    if refine and keypoints is None:
+        raise ValueError("Bodies are refined to key points, and none are given. Name their file with --keypoints.")
     out = Path(out)
     inputs = read_inputs(
         boxes=boxes, keypoints=keypoints, intrinsics=intrinsics, focal_px=focal_px, focal_mm=focal_mm, fov=fov,
@@ -194,9 +198,9 @@ def infer_folder(
         "body": regressor.body.name,
         "body_hash": regressor.body.hash,
         "gender": regressor.body.gender,
-        "boxes": _fingerprint(boxes),
-        "keypoints": _fingerprint(keypoints),
-        "intrinsics": _fingerprint(intrinsics),
+        "boxes": fingerprint(boxes),
+        "keypoints": fingerprint(keypoints),
+        "intrinsics": fingerprint(intrinsics),
         "focal_mm": focal_mm,
         "focal_px": focal_px,
         "fov": fov,
@@ -204,12 +208,13 @@ def infer_folder(
         "formats": wanted,
         "up": up,
         "overlay": overlay,
+        **({"refine": True} if refine else {}),
     }
     finished = resume_records(out, settings) if resume else {}
     return _run(
         files, out, settings, {file: record for file, record in finished.items() if file in files}, inputs, regressor,
         batch_size=batch_size, formats=wanted, up=up, overlay=overlay, threads=thread_count(threads),
-        progress=progress, clock=clock or StageClock(),
+        progress=progress, clock=clock or StageClock(), refine=refine,
     )  # fmt: skip
 
 
@@ -288,7 +293,7 @@ def _name_of(photos: str | Path | Sequence[str | Path]) -> str | int:
     return Path(os.path.abspath(photos)).name if isinstance(photos, str | os.PathLike) else len(photos)
 
 
-def _fingerprint(given: str | Path | Mapping[str, Any] | None) -> str | None:
+def fingerprint(given: str | Path | Mapping[str, Any] | None) -> str | None:
     """Hash of the content of an input file or folder, so that resuming notices when it was edited."""
     if given is None:
         return None

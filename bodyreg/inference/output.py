@@ -78,6 +78,7 @@ def write_picture(
                 "box_xywh": person.result.box_xywh.tolist(),
                 "score": person.result.score,
                 "found_by": person.result.found_by,
+                **({"refined_by": person.result.refined_by} if person.result.refined_by else {}),
             }
             for person in people
         ],

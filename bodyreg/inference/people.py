@@ -178,11 +178,11 @@ def _suppress(boxes: np.ndarray, scores: np.ndarray, min_score: float) -> list[t
     best_boxes: list[np.ndarray] = []
     while len(left) and scores[left[0]] >= min_score:
         best = left[0]
-        iou, _ = _overlap(boxes[best], boxes[left])
+        iou, _ = overlap(boxes[best], boxes[left])
         same = left[iou > _SAME_PERSON_IOU]
         weight = np.maximum(scores[same], 1e-6)[:, None]
         # nested in, or wrapped around, a better one: a limb or a group, not another person
-        nested = any(_overlap(other, boxes[best][None])[1][0] > _INSIDE for other in best_boxes)
+        nested = any(overlap(other, boxes[best][None])[1][0] > _INSIDE for other in best_boxes)
         if not nested:
             kept.append(((boxes[same] * weight).sum(0) / weight.sum(), float(scores[best])))
             best_boxes.append(boxes[best])
@@ -190,7 +190,7 @@ def _suppress(boxes: np.ndarray, scores: np.ndarray, min_score: float) -> list[t
     return kept
 
 
-def _overlap(box: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def overlap(box: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Intersection over union, and over the smaller of the two, of a box (4,) with boxes (N, 4)."""
     low = np.maximum(box[:2], boxes[:, :2])
     high = np.minimum(box[:2] + box[2:], boxes[:, :2] + boxes[:, 2:])

@@ -14,9 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bodyreg.data.inputs import lookup
 from bodyreg.inference.output import SHEET_LIMIT, write_picture
 from bodyreg.inference.pictures import CropSettings, Figure, Inputs, Picture, open_picture, refine
 from bodyreg.inference.placing import PlacedPerson, place_people
+from bodyreg.inference.refine import match_keypoints, refine_people
 from bodyreg.inference.regress import Regressor
 from bodyreg.inference.results import PhotoRecord
 from bodyreg.inference.stages import StageClock
@@ -60,7 +62,7 @@ class Pipeline:
         finished: records of files that need not be made again.
         inputs: what the user said about the photographs.
         regressor: the network.
-        batch_size, formats, up, overlay, threads, clock: see `bodyreg.inference.folder.infer_folder`.
+        batch_size, formats, up, overlay, threads, clock, refine: see `bodyreg.inference.folder.infer_folder`.
     """
 
     def __init__(
@@ -78,11 +80,12 @@ class Pipeline:
         overlay: bool,
         threads: int,
         clock: StageClock,
+        refine: bool = False,
     ) -> None:
         self._entries = [_Entry(file, path, finished.get(file)) for file, path in files.items()]
         self._out, self._stems, self._inputs, self._regressor = out, stems, inputs, regressor
         self._batch_size, self._formats, self._up, self._overlay = batch_size, formats, up, overlay
-        self._threads, self._clock = threads, clock
+        self._threads, self._clock, self._refine = threads, clock, refine
         settings = regressor.settings
         self._cut = CropSettings(
             regressor.crop_hw, settings.margin, settings.perspective_rotation, settings.reference_pixels
@@ -226,9 +229,25 @@ class Pipeline:
         posed: dict[int, list[tuple[float, PlacedPerson | None]]] = {id(picture): [] for picture in pictures}
         for (picture, figure), person in zip(everyone, placed, strict=True):
             posed[id(picture)].append((float(np.prod(figure.person.box_xywh[2:])), person))
-        return {
+        ordered = {
             key: [person for _, person in sorted(people, key=lambda item: -item[0])] for key, people in posed.items()
         }
+        if self._refine:
+            with self._clock("network"):
+                self._refine_to_keypoints(pictures, ordered)
+        return ordered
+
+    def _refine_to_keypoints(self, pictures: list[Picture], posed: dict[int, list[PlacedPerson | None]]) -> None:
+        """Move everyone to the key points that are theirs, in place."""
+        places, results, keypoints = [], [], []
+        for picture in pictures:
+            there = [(id(picture), k, p.result) for k, p in enumerate(posed[id(picture)]) if p is not None]
+            detections = lookup(self._inputs.keypoints, picture.file) or []
+            places += [place[:2] for place in there]
+            results += [place[2] for place in there]
+            keypoints += match_keypoints([place[2] for place in there], detections)
+        for (key, k), person in zip(places, refine_people(self._regressor.body, results, keypoints), strict=True):
+            posed[key][k] = person
 
     def _batches(self, figures: list[Figure]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for start in range(0, len(figures), self._batch_size):

@@ -17,7 +17,7 @@ from bodyreg.inference.regress import BodyEstimate
 from bodyreg.inference.results import PersonResult
 from bodyreg.rotations import aa_from_matrix
 
-__all__ = ["PlacedPerson", "place_people", "saved_joint_sets"]
+__all__ = ["PlacedPerson", "place_people", "project_joints", "saved_joint_sets"]
 
 _NEAREST_M = 0.01  # joints nearer to the camera plane, or behind it, are projected as if they were here
 
@@ -92,7 +92,7 @@ def place_people(
             box_xywh=person.box_xywh,
             R_crop_from_cam=crop.R_crop_from_cam,
             joints=its_joints,
-            keypoints={name: _project(camera, value) for name, value in its_joints.items()},
+            keypoints={name: project_joints(camera, value) for name, value in its_joints.items()},
             focal_source=camera.focal_source,
             body_name=body.name,
             body_hash=body.hash,
@@ -106,7 +106,8 @@ def place_people(
     return placed
 
 
-def _project(camera: Camera, joints: np.ndarray) -> np.ndarray:
+def project_joints(camera: Camera, joints: np.ndarray) -> np.ndarray:
+    """Pixels (J, 2) of joints (J, 3) in the camera frame; those behind the camera as if they were just before it."""
     in_front = joints.copy()
     in_front[:, 2] = np.maximum(in_front[:, 2], _NEAREST_M)
     return camera.project(in_front)

@@ -64,6 +64,8 @@ class PersonResult:
         body_name, body_hash, gender: the body model that the parameters belong to.
         model_name, weights_hash: the network.
         found_by, score: how the person was found, and how surely.
+        refined_by: what the parameters were refined to after the network: "keypoints openpose-25" and the like, perhaps
+            followed by "+silhouette" or "+parsing"; empty where they are the network's own.
 
     All arrays are float64 (image_hw int64), so that npz and JSON say exactly the same.
 
@@ -89,6 +91,7 @@ class PersonResult:
     weights_hash: str
     found_by: str
     score: float = 1.0
+    refined_by: str = ""
     frame: str = FRAME
     units: str = UNITS
 
@@ -108,6 +111,8 @@ class PersonResult:
         """Field name -> array, number or text, under the names that the files use."""
         named = {item.name: getattr(self, item.name) for item in fields(self)}
         joints, keypoints = named.pop("joints"), named.pop("keypoints")
+        if not self.refined_by:
+            del named["refined_by"]
         named |= {_JOINTS + name: points for name, points in joints.items()}
         return named | {_KEYPOINTS + name: points for name, points in keypoints.items()}
 
@@ -151,7 +156,8 @@ class PersonResult:
             values |= {name: str(named[name]) for name in _TEXTS}
             for group, prefix in (("joints", _JOINTS), ("keypoints", _KEYPOINTS)):
                 values[group] = {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}
-            return cls(**values, score=float(named.get("score", 1.0)))
+            refined_by = str(named.get("refined_by", ""))
+            return cls(**values, score=float(named.get("score", 1.0)), refined_by=refined_by)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{source} is not a person's result: {error}") from error
 
