@@ -16,31 +16,26 @@ from __future__ import annotations
 
 import argparse
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import _paired_runs
 import numpy as np
 import torch
-from _ablation_report import Run, write_report
+from _ablation_report import PERSPOSE, Run, write_report
 
 from bodyreg.body import BodyModel
 from bodyreg.checkpoints import default_weights, load_model, save_weights
 from bodyreg.data.synthetic.prepare import ensure_shards
 from bodyreg.data.synthetic.scenes import SceneSettings
 from bodyreg.data.synthetic.stream import ShardStream
-from bodyreg.evaluation.metrics import mpjpe, pa_mpjpe, pve
-from bodyreg.files import atomic_write, load_checkpoint
-from bodyreg.inverse_kinematics import inverse_kinematics
-from bodyreg.models.perspose import normalise_image
+from bodyreg.files import load_checkpoint
 from bodyreg.models.registry import default_settings
 from bodyreg.training.regressor import RegressorModule, regressor_losses
-from bodyreg.training.run import start_from
 from bodyreg.training.settings import RegressorSettings
 
-log = logging.getLogger("ablation")
 _COMMON_SEED = 100  # of the common checkpoint, whose batches no run repeats
 _CHECKPOINT_EVERY = 100
 
@@ -97,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
             steps = max(1, args.samples // args.batch_size)
             fit(args, body, folders, common, folder, lambda step, v=variant: v, steps=steps, seed=seed)
             runs.append(measure(args, body, folders, folder, variant, seed=seed))
-            write_report(args.out, runs, budget={name: str(value) for name, value in _budget(args).items()})
+            write_report(args.out, runs, PERSPOSE, budget={name: str(value) for name, value in _budget(args).items()})
     return 0
 
 
@@ -137,51 +132,25 @@ def fit(
     args: argparse.Namespace, body: BodyModel, folders: Folders, start: Path, out: Path,
     choose: Callable[[int], Variant], *, steps: int, seed: int,
 ) -> None:  # fmt: skip
-    """Train from `start` for `steps` batches with the switches that `choose` gives for each; `out` gets last.ckpt.
-
-    A batch is decided by seed and number alone: a run that goes on sees what an undisturbed one would.
-    """
-    last = out / "last.ckpt"
-    out.mkdir(parents=True, exist_ok=True)
+    """Train from `start` for `steps` batches with the switches that `choose` gives for each; `out` gets last.ckpt."""
     torch.manual_seed(seed)
     module = RegressorModule(_settings(args, steps, choose(0)))
-    options = module.configure_optimizers()
-    optimiser, schedule = options["optimizer"], options["lr_scheduler"]["scheduler"]
-    done = 0
-    if last.exists():
-        state = load_checkpoint(last)
-        done = int(state["step"])
-        module.load_state_dict(state["state_dict"])
-        optimiser.load_state_dict(state["optimiser"])
-        schedule.load_state_dict(state["schedule"])
-    else:
-        start_from(module.model, start)
-    if done >= steps:
-        return
     streams = {
         rotation: ShardStream(folder, body, crop_size=args.crop_size, batch_size=args.batch_size, seed=seed, pool=4,
                               bank_size=args.bank_size, perspective_rotation=rotation)
         for rotation, folder in folders.train.items()
     }  # fmt: skip
     weights = vars(module.settings.loss)
-    module.train()
-    begin = time.monotonic()
-    for step in range(done, steps):
+
+    def loss(step: int) -> torch.Tensor:
         variant = choose(step)
         module.model.use_encoding = variant.encoding
         losses = regressor_losses(module.model, streams[variant.rotation].batch(step))
-        total = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
-        optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), module.settings.optimiser.clip)
-        optimiser.step()
-        schedule.step()
-        if (step + 1) % _CHECKPOINT_EVERY == 0 or step + 1 == steps:
-            with atomic_write(last) as temporary:
-                torch.save({"step": step + 1, "state_dict": module.state_dict(), "optimiser": optimiser.state_dict(),
-                            "schedule": schedule.state_dict()}, temporary)  # fmt: skip
-            rate = (step + 1 - done) * args.batch_size / (time.monotonic() - begin)
-            log.info("%s: step %d of %d, loss %.3f, %.0f samples/s", out.name, step + 1, steps, total.item(), rate)
+        return torch.stack([weights[name] * value for name, value in losses.items()]).sum()
+
+    _paired_runs.fit(
+        module, start, out, loss, steps=steps, batch_size=args.batch_size, checkpoint_every=_CHECKPOINT_EVERY
+    )
 
 
 def measure(
@@ -192,43 +161,20 @@ def measure(
     Args:
         seed: of the run; None for the common checkpoint, which is scored with the switches of every variant.
     """
-    path = out / f"errors_{variant.name.replace('+', '_')}.npz"
-    if not path.exists():
-        settings = _settings(args, 1, variant).model
+
+    def errors() -> dict[str, np.ndarray]:
         module = RegressorModule(_settings(args, 1, variant))
         module.load_state_dict(load_checkpoint(out / "last.ckpt")["state_dict"])
         weights = out / f"weights_{variant.name.replace('+', '_')}.safetensors"
-        save_weights(weights, module.model, settings)
-        columns = _errors(args, load_model(weights).model, body, folders.held_out[variant.rotation], variant)
-        with atomic_write(path) as temporary, open(temporary, "wb") as stream:
-            np.savez(stream, **columns)
-        log.info("%s %s: MPJPE %.1f mm", out.name, variant.name, 1000 * columns["MPJPE"].mean())
-    with np.load(path, allow_pickle=False) as data:
-        return Run(variant.name, seed, {name: data[name] for name in data.files})
+        save_weights(weights, module.model, module.settings.model)
+        stream = ShardStream(folders.held_out[variant.rotation], body, crop_size=args.crop_size, batch_size=64, seed=1,
+                             augment=False, bank_size=min(64, args.bank_size),
+                             perspective_rotation=variant.rotation)  # fmt: skip
+        people = stream.once(args.people)
+        return _paired_runs.body_errors(load_model(weights).model, body, people, ("fov_rad", "off_axis_rad"))
 
-
-def _errors(args: argparse.Namespace, network: Any, body: BodyModel, shards: Path, variant: Variant) -> dict:
-    stream = ShardStream(shards, body, crop_size=args.crop_size, batch_size=64, seed=1, augment=False,
-                         bank_size=min(64, args.bank_size), perspective_rotation=variant.rotation)  # fmt: skip
-    parents = torch.as_tensor(body.parents).clamp(min=0)
-    rows: dict[str, list[torch.Tensor]] = {}
-    with torch.inference_mode():
-        for batch in stream.once(args.people):
-            decoded = network.predict(normalise_image(batch["image"].float() / 255), batch["K_crop"])
-            aim = decoded.xyz[:, :24] + decoded.xyz0
-            solved = inverse_kinematics(body, aim, decoded.ortho_twist, decoded.beta, decoded.leaf_rot)
-            posed = body(solved.betas, solved.R_local[:, 1:], solved.R_local[:, 0])
-            R = batch["R_global"]
-            true = body(batch["betas"], (R[:, parents].mT @ R)[:, 1:], R[:, 0])
-            joints, true_joints = posed.joints - posed.joints[:, :1], true.joints - true.joints[:, :1]
-            values = {
-                "MPJPE": mpjpe(joints, true_joints), "PA-MPJPE": pa_mpjpe(joints, true_joints),
-                "PVE": pve(posed.vertices - posed.joints[:, :1], true.vertices - true.joints[:, :1]),
-                "fov_rad": batch["fov_rad"], "off_axis_rad": batch["off_axis_rad"], "betas": batch["betas"],
-            }  # fmt: skip
-            for name, value in values.items():
-                rows.setdefault(name, []).append(value)
-    return {name: torch.cat(values).numpy() for name, values in rows.items()}
+    path = out / f"errors_{variant.name.replace('+', '_')}.npz"
+    return Run(variant.name, seed, _paired_runs.kept(path, errors))
 
 
 if __name__ == "__main__":

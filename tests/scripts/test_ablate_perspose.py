@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,23 +10,12 @@ import pytest
 from bodyreg.checkpoints import save_weights
 from bodyreg.models.registry import ModelSettings, build
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-
 
 @pytest.fixture(scope="module")
-def ablation():
+def ablation(load_scripts):
     """The script and its report, as `python scripts/ablate_perspose.py` finds them."""
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        modules = []
-        for name in ("_ablation_report", "ablate_perspose"):
-            spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-            modules.append(importlib.util.module_from_spec(spec))
-            sys.modules[name] = modules[-1]
-            spec.loader.exec_module(modules[-1])
-    finally:
-        sys.path.remove(str(SCRIPTS))
-    return modules[::-1]
+    _, report, script = load_scripts("_paired_runs", "_ablation_report", "ablate_perspose")
+    return script, report
 
 
 def fake_runs(report, seeds=3, people=400):
@@ -43,7 +29,7 @@ def fake_runs(report, seeds=3, people=400):
         shift = rng.normal(0, 3)
         for name, change in gain.items():
             errors = (person + shift + change + rng.normal(0, 1, people)) / 1000
-            columns = {error: errors for error in report.ERRORS} | angles | {"betas": person[:, None]}
+            columns = {error: errors for error in report.PERSPOSE.errors} | angles | {"betas": person[:, None]}
             runs.append(report.Run(name, seed, columns))
     return runs
 
@@ -51,13 +37,13 @@ def fake_runs(report, seeds=3, people=400):
 def test_paired_differences_find_what_noise_hides(ablation):
     _, report = ablation
     runs = fake_runs(report)
-    summary = report.summarise(runs[:-1])
+    summary = report.summarise(runs[:-1], report.PERSPOSE)
     assert summary["seeds"] == [0, 1], "a seed that one variant has not finished does not count"
-    summary = report.summarise(runs)
+    summary = report.summarise(runs, report.PERSPOSE)
     entry = summary["parts"]["all"]["errors"]["MPJPE"]
     assert entry["mean"]["PR"]["over_seeds"] > 1
     for name, change in (("PE", -2.0), ("PR", -5.0), ("PE+PR", -9.0)):
-        value = entry["minus_none"][name]
+        value = entry["minus_base"][name]
         assert value["mean"] == pytest.approx(change, abs=0.3)
         assert value["over_people"] < 0.3 and value["over_seeds"] < 0.6
     effect = {name: value["mean"] for name, value in entry["effect"].items()}
@@ -79,7 +65,7 @@ def test_other_people_are_not_compared(ablation):
     runs = fake_runs(report)
     runs[2] = runs[2]._replace(columns=runs[2].columns | {"betas": np.zeros((400, 1))})
     with pytest.raises(ValueError, match="scored on other people"):
-        report.summarise(runs)
+        report.summarise(runs, report.PERSPOSE)
 
 
 def test_a_small_ablation_runs_resumes_and_repeats_nothing(ablation, tmp_path, monkeypatch, capsys):

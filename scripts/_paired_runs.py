@@ -1,0 +1,105 @@
+"""What experiments with paired runs share: training that goes on where it was killed, errors that are kept in files."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bodyreg.body import BodyModel
+from bodyreg.evaluation.metrics import mpjpe, pa_mpjpe, pve, pve_t_sc
+from bodyreg.files import atomic_write, load_checkpoint
+from bodyreg.inverse_kinematics import inverse_kinematics
+from bodyreg.models.perspose import normalise_image
+from bodyreg.training.regressor import RegressorModule
+from bodyreg.training.run import start_from
+
+log = logging.getLogger("paired")
+
+
+def fit(
+    module: RegressorModule, start: Path, out: Path, loss: Callable[[int], Tensor], *, steps: int, batch_size: int,
+    checkpoint_every: int = 100,
+) -> None:  # fmt: skip
+    """Train from `start` for `steps` batches; `out` gets last.ckpt, from which a killed run goes on.
+
+    Args:
+        module: its network and optimiser. start: weights or a checkpoint to begin with.
+        loss: of a batch by its number, which alone decides what is in it: a run that goes on sees what an undisturbed
+            one would.
+    """
+    last = out / "last.ckpt"
+    out.mkdir(parents=True, exist_ok=True)
+    options = module.configure_optimizers()
+    optimiser, schedule = options["optimizer"], options["lr_scheduler"]["scheduler"]
+    done = 0
+    if last.exists():
+        state = load_checkpoint(last)
+        done = int(state["step"])
+        module.load_state_dict(state["state_dict"])
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+    else:
+        start_from(module.model, start)
+    module.train()
+    begin = time.monotonic()
+    for step in range(done, steps):
+        total = loss(step)
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), module.settings.optimiser.clip)
+        optimiser.step()
+        schedule.step()
+        if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
+            with atomic_write(last) as temporary:
+                torch.save({"step": step + 1, "state_dict": module.state_dict(), "optimiser": optimiser.state_dict(),
+                            "schedule": schedule.state_dict()}, temporary)  # fmt: skip
+            rate = (step + 1 - done) * batch_size / (time.monotonic() - begin)
+            log.info("%s: step %d of %d, loss %.3f, %.0f samples/s", out.name, step + 1, steps, total.item(), rate)
+
+
+def kept(path: Path, measure: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The columns of a file, measured and written first where there is none."""
+    if not path.exists():
+        columns = measure()
+        with atomic_write(path) as temporary, open(temporary, "wb") as stream:
+            np.savez(stream, **columns)
+        log.info("%s: MPJPE %.1f mm", path, 1000 * columns["MPJPE"].mean())
+    with np.load(path, allow_pickle=False) as data:
+        return {name: data[name] for name in data.files}
+
+
+def body_errors(
+    network: Any, body: BodyModel, batches: Iterator[dict[str, Tensor]], also: tuple[str, ...] = ()
+) -> dict[str, np.ndarray]:
+    """Errors of every person's body after inverse kinematics with flip test, metres, about the pelvis.
+
+    Args:
+        network: a PersPose network. batches: of `ShardStream`. also: entries of the batches that become columns.
+    """
+    parents = torch.as_tensor(body.parents).clamp(min=0)
+    rows: dict[str, list[Tensor]] = {}
+    with torch.no_grad():  # not inference mode: what the body keeps for later calls may have to be differentiable
+        for batch in batches:
+            decoded = network.predict(normalise_image(batch["image"].float() / 255), batch["K_crop"])
+            aim = decoded.xyz[:, :24] + decoded.xyz0
+            solved = inverse_kinematics(body, aim, decoded.ortho_twist, decoded.beta, decoded.leaf_rot)
+            posed = body(solved.betas, solved.R_local[:, 1:], solved.R_local[:, 0])
+            R = batch["R_global"]
+            true = body(batch["betas"], (R[:, parents].mT @ R)[:, 1:], R[:, 0])
+            joints, true_joints = posed.joints - posed.joints[:, :1], true.joints - true.joints[:, :1]
+            values = {
+                "MPJPE": mpjpe(joints, true_joints), "PA-MPJPE": pa_mpjpe(joints, true_joints),
+                "PVE": pve(posed.vertices - posed.joints[:, :1], true.vertices - true.joints[:, :1]),
+                "PVE-T-SC": pve_t_sc(body(solved.betas).vertices, body(batch["betas"]).vertices),
+                **{name: batch[name] for name in ("betas", *also)},
+            }  # fmt: skip
+            for name, value in values.items():
+                rows.setdefault(name, []).append(value)
+    return {name: torch.cat(values).numpy() for name, values in rows.items()}
