@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bodyreg.losses.semantic_fragments import blend_fragments
 from bodyreg.losses.semantic_pixels import (
     distance_loss,
     image_iou_loss,
@@ -211,10 +212,14 @@ def render_semantics(
         )  # fmt: skip
     else:
         blend = Blend.softras(options.sigma, options.gamma)
-    picture = soft_render(
-        points[:, faces].flatten(0, 1), attributes.flatten(0, 1), attributes.new_zeros(attributes.shape[-1]),
-        [count] * batch, image_size=options.image_size, blend=blend, backend=backend,
-    )  # fmt: skip
+    corners, values, counts = points[:, faces].flatten(0, 1), attributes.flatten(0, 1), [count] * batch
+    if backend == "pytorch3d":
+        picture = blend_fragments(corners, values, counts, image_size=options.image_size, blend=blend, backend=backend)
+    else:
+        picture = soft_render(
+            corners, values, values.new_zeros(values.shape[-1]), counts, image_size=options.image_size, blend=blend,
+            backend=backend,
+        )  # fmt: skip
     colour = picture.colour.movedim(-1, 1)
     mc = colour[:, 0] * picture.alpha if options.nearest else colour[:, 0]
     return SemanticMaps(mc, colour[:, 1:], picture.alpha)
