@@ -47,7 +47,7 @@ class ModelSettings:
     reference_pixels: bool = False
     """Cut crops as the published code does, half a pixel off; right for weights that were trained so."""
     backbone: str = "resnet50"
-    """HMR: the residual network, by the name of its public weights."""
+    """HMR: the network before the head, one of `bodyreg.models.hmr.BACKBONES`."""
 
 
 @dataclass(frozen=True)
