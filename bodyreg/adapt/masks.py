@@ -27,7 +27,9 @@ __all__ = ["Windows", "parsing_term", "silhouette_term", "windows"]
 SIZE = 64
 """Side of the windows, pixels: a body's outline to a few centimetres, at a few hundredths of a second a person."""
 _AROUND = 1.3  # a window is this many times the box
-_SIGMA = 1e-3  # softness of outlines, squared NDC: two pixels of a window
+# Softness of outlines, squared NDC, a third of a window's pixel: hundreds of small faces add up beyond an outline, and
+# ten times as much makes arms twice as thick.
+_SIGMA = 1e-4
 _NEAREST = 0.05  # metres before the camera that a body must keep to be rendered
 
 

@@ -198,7 +198,10 @@ def _open(
         kinds = [kind for kind in ("npz", "json") if kind in formats]
         if not kinds:
             raise ValueError(f"{record.file} has no parameters. Run `bodyreg infer` with --formats npz,json.")
-        people.append(read_person(results / f"{stem}_{k}.{kinds[0]}"))
+        path = results / f"{stem}_{k}.{kinds[0]}"
+        if not path.is_file():
+            raise ValueError(f"{path} is not there. Run `bodyreg infer` again with --resume.")
+        people.append(read_person(path))
     matched = match_keypoints(people, detections)
     if not any(matched):
         notes.append("None of the people has key points. They are as they were.")
