@@ -318,9 +318,10 @@ def _add_gradient(work, groups, e, z, rules, corners, lanes, total):
             k0 = (k0 - mean) * per_sum if (w0 >= _ZERO) & (w0 <= rules.cap) else _ZERO
             k1 = (k1 - mean) * per_sum if (w1 >= _ZERO) & (w1 <= rules.cap) else _ZERO
             k2 = (k2 - mean) * per_sum if (w2 >= _ZERO) & (w2 <= rules.cap) else _ZERO
-            # How the loss changes as the pixel moves; a corner that moves by its weight does the opposite.
-            fx = -(k2 * e[9] + k1 * e[15] + k0 * e[21]) * e[22]
-            fy = (k2 * e[8] + k1 * e[14] + k0 * e[20]) * e[22]
+            # How the loss changes as the pixel moves; a corner that moves by its weight does the opposite. (Weights
+            # are areas over the face's plus 1e-8, which matters on tiny faces: here they are over its own.)
+            fx = -(k2 * e[9] + k1 * e[15] + k0 * e[21]) * e[23]
+            fy = (k2 * e[8] + k1 * e[14] + k0 * e[20]) * e[23]
             _, ex, ey, share0, share2 = outline(px, py, e)
             slope = float32(2.0) * slope if signed < _ZERO else float32(-2.0) * slope
             ex, ey = ex * slope, ey * slope

@@ -37,7 +37,8 @@ def exp(x):
 def edges(v, x, y):
     """Numbers of a face relative to the point (x, y): corners 1 and 2, then of each edge 1-0, 2-0, 2-1 its direction,
     the direction over its squared length (0 for an edge so short that it counts as its first point here), and the
-    direction turned so that cross products are positive inside; last, 1 / twice the area (with the usual 1e-8)."""
+    direction turned so that cross products are positive inside; last, 1 / twice the area: with the usual 1e-8, and
+    without."""
     x0, y0 = np.float64(v[0, 0]) - x, np.float64(v[0, 1]) - y
     x1, y1 = np.float64(v[1, 0]) - x, np.float64(v[1, 1]) - y
     x2, y2 = np.float64(v[2, 0]) - x, np.float64(v[2, 1]) - y
@@ -55,7 +56,7 @@ def edges(v, x, y):
         float32(ax), float32(ay), float32(ax * a), float32(ay * a), float32(sign * ax), float32(sign * ay),
         float32(bx), float32(by), float32(bx * b), float32(by * b), float32(-sign * bx), float32(-sign * by),
         float32(cx), float32(cy), float32(cx * c), float32(cy * c), float32(sign * cx), float32(sign * cy),
-        float32(sign / (area + 1e-8)),
+        float32(sign / (area + 1e-8)), float32(sign / area),
     )  # fmt: skip
 
 

@@ -87,6 +87,26 @@ def test_compiled_and_naive_in_double_precision_agree(name, z_clip, per_corner) 
         torch.testing.assert_close(ours.double(), truth, atol=2e-4 * max(1.0, float(truth.abs().max())), rtol=0)
 
 
+def test_tiny_faces_and_faint_fronts_agree_to_the_last_digits() -> None:
+    # Faces whose area is not far above the 1e-8 that is added to it, and, between them, a near face that barely
+    # touches a pixel before a far one that fills it.
+    gen = torch.Generator().manual_seed(4)
+    place = torch.rand(60, 1, 3, generator=gen) * torch.tensor([1.6, 0.8, 0.2]) + torch.tensor([-0.8, -0.4, 2.0])
+    faces = place + (torch.rand(60, 3, 3, generator=gen) - 0.5) * torch.tensor([2e-3, 1e-3, 4e-3])
+    wall = torch.tensor([[-9.0, -9.0, 2.35], [9.0, -9.0, 2.35], [0.0, 12.0, 2.35]])
+    faces = torch.cat([faces, wall[None]])
+    attributes, background = values(faces)
+    results = []
+    for backend, dtype in (("naive", torch.float64), ("cpu", torch.float32)):
+        leaf = faces.to(dtype).requires_grad_()
+        colour, _ = soft_render(leaf, attributes.to(dtype), background.to(dtype), image_size=SIZE, backend=backend)
+        upstream = torch.rand(colour.shape, generator=torch.Generator().manual_seed(5)).to(dtype)
+        results.append((colour.detach().double(), torch.autograd.grad(colour, leaf, upstream)[0].double()))
+    (colour, grad), (ours, our_grad) = results
+    assert (ours - colour).abs().max() <= 1e-4
+    assert (our_grad - grad).abs().max() <= 1e-3 * grad.abs().max()
+
+
 @pytest.mark.parametrize("name", BLENDS)
 def test_naive_gradients_against_finite_differences(name) -> None:
     blend = BLENDS[name]
