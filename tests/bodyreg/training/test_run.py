@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from bodyreg import config
 from bodyreg.checkpoints import load_model, read_header
+from bodyreg.data.synthetic.shards import load_shard
 from bodyreg.data.synthetic.stream import ShardStream
 from bodyreg.training import regressor
 from bodyreg.training.regressor import RegressorModule, regressor_losses
@@ -60,7 +61,9 @@ def test_every_configuration_takes_a_step_in_an_empty_folder(name, here, capfd):
     assert loaded.settings == settings.model and settings.run.precision == "bf16-mixed"
     header = read_header(weights)
     assert (header["trained_steps"], header["pictures_seen"], header["seed"]) == ("1", "4", "0")
-    assert list(Path(settings.data.shards).glob("*.npz")) and list(Path(settings.data.held_out).glob("*.npz"))
+    for folder in (settings.data.shards, settings.data.held_out):
+        worn = {load_shard(path).garments for path in Path(folder).glob("*.npz")}
+        assert worn == {settings.data.garments or "geometry"}
     assert list((weights.parent / "logs").glob("events*"))
     said = "".join(capfd.readouterr()).lower()
     assert not any(word in said for word in ("litlogger", "litmodels", "gpu available", "leafspec", "num_workers"))
