@@ -16,6 +16,7 @@ import numpy as np
 
 from bodyreg.body import BodyModel
 from bodyreg.cameras import Camera
+from bodyreg.data.folder import read_image
 from bodyreg.inference.folder import infer_folder
 from bodyreg.inference.refine_folder import refine_results
 
@@ -47,8 +48,8 @@ def draw(name: str, folder: Path, noise_px: float, seed: int) -> np.ndarray:
         PHOTOS / name, folder / "first", keypoints=keypoints, intrinsics={name: np.array(scene["K"])}, formats=("npz",)
     )
     refine_results(folder / "first", keypoints, folder / "refined", photos=PHOTOS / name)
-    panels = [cv2.imread(str(PHOTOS / name))]
-    panels += [cv2.imread(str(folder / part / f"{Path(name).stem}_overlay.png")) for part in ("first", "refined")]
+    overlays = [folder / part / f"{Path(name).stem}_overlay.png" for part in ("first", "refined")]
+    panels = [read_image(path).rgb[..., ::-1].copy() for path in (PHOTOS / name, *overlays)]
     for panel in panels:
         for x, y, _ in np.concatenate(people):
             cv2.circle(panel, (int(x), int(y)), 4, (40, 40, 230), -1, cv2.LINE_AA)
