@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from bodyreg.cli_output import Progress, names, print_rows, print_table
 from bodyreg.cli_prepare import Body, prepare_app
 
 
@@ -138,7 +138,7 @@ def infer(
     """Pose every person in a folder of photographs."""
     from bodyreg.inference.folder import infer_folder
 
-    with _progress() as progress:
+    with Progress() as progress:
         summary = infer_folder(
             photos,
             out,
@@ -155,7 +155,7 @@ def infer(
             intrinsics=intrinsics,
             device=device,
             batch_size=batch_size,
-            formats=_names(formats),
+            formats=names(formats),
             up=up,
             overlay=overlay,
             resume=resume,
@@ -191,7 +191,7 @@ def refine(
     """Refine the people of a result folder to 2D key points; no network is run."""
     from bodyreg.inference.refine_folder import refine_results
 
-    with _progress() as progress:
+    with Progress() as progress:
         summary = refine_results(
             results, keypoints, out, iterations=iterations, photos=photos, silhouettes=silhouette, parsing=parsing,
             body=body, progress=progress,
@@ -218,7 +218,7 @@ def export(
     """Write meshes or motion files from saved parameters; no network is run."""
     from bodyreg.inference.export import export_results
 
-    written = export_results(results, out, _names(formats), body=body, up=up, frame=frame, framerate=framerate)
+    written = export_results(results, out, names(formats), body=body, up=up, frame=frame, framerate=framerate)
     typer.echo(f"{len(written)} files in {out}")
 
 
@@ -269,7 +269,7 @@ def evaluate(
     if protocol == "list":
         from bodyreg.evaluation.protocols import PROTOCOLS
 
-        _print_rows(
+        print_rows(
             ("protocol", "data set", "metrics", "averaged over", "what it reproduces"),
             [(p.name, p.dataset, " ".join(p.metrics), p.aggregate, p.summary) for p in PROTOCOLS.values()],
         )
@@ -294,7 +294,7 @@ def evaluate(
     for result in results if by is not None else ():
         header, *rows = tables.breakdown(result, by or "groups")
         typer.echo(f"\n{result.system}")
-        _print_rows(header, rows)
+        print_rows(header, rows)
     if out is not None:
         tables.write_tables(out, results)
     if plots is not None:
@@ -362,7 +362,7 @@ def _evaluate_synthetic(
                   held_out=True, settings=scenes)  # fmt: skip
     scores = evaluate_synthetic(loaded, BodyModel.load(loaded.body), held_out, people=wanted)
     header, *rows = table(scores)
-    _print_rows(header, rows)
+    print_rows(header, rows)
     typer.echo("\n".join(get("synthetic-smpl24").describe()))
     if out is not None:
         write_scores(out, loaded, scores, data=f"synthetic people, {held_out.name}")
@@ -393,7 +393,7 @@ def models(
     if costs:
         _print_costs([name for name in chosen if MODELS[name].kind == "lifter"])
         return
-    _print_rows(
+    print_rows(
         ("name", "kind", "weights", "what it is", "source"),
         [(name, MODELS[name].kind, state(name), MODELS[name].summary, MODELS[name].source) for name in chosen],
     )
@@ -410,7 +410,7 @@ def _print_costs(names: list[str]) -> None:
             cost = lifter_cost(LifterSettings(name, preset, entry.joint_set, entry.joint_set))
             flops = "depends on the data" if cost.flops is None else f"{cost.flops / 1e9:.3f}"
             rows.append((name, preset, f"{cost.parameters:,}", flops, str(cost.frames), entry.output))
-    _print_rows(("name", "preset", "parameters", "GFLOPs a clip", "frames", "poses"), rows)
+    print_rows(("name", "preset", "parameters", "GFLOPs a clip", "frames", "poses"), rows)
 
 
 @app.command()
@@ -439,7 +439,7 @@ def lift(
             raise ValueError(f"The picture size {image_size!r} is not of the form 1920x1080. Write it so.")
         size = (int(parts[0]), int(parts[1]))
     written = lift_file(
-        keypoints, out, model=model, weights=weights, size_wh=size, fps=fps, formats=_names(formats), device=device,
+        keypoints, out, model=model, weights=weights, size_wh=size, fps=fps, formats=names(formats), device=device,
         overlap=overlap, flip_test=flip_test, smooth=smooth,
     )  # fmt: skip
     for path in written:
@@ -451,7 +451,7 @@ def doctor() -> None:
     """Say what this installation has: versions, devices, bodies, weights, optional parts."""
     from bodyreg.doctor import examine
 
-    _print_table("doctor", examine())
+    print_table("doctor", examine())
 
 
 def main() -> None:
@@ -465,40 +465,3 @@ def main() -> None:
 def _fail(message: str, code: int = 1) -> None:
     typer.echo(f"Error: {message}", err=True)
     raise typer.Exit(code)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip().lower() for part in text.split(",") if part.strip())
-
-
-def _print_table(title: str, values: dict[str, Any]) -> None:
-    _print_rows((title, ""), [(key, str(value)) for key, value in values.items()])
-
-
-def _print_rows(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*header, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
-
-
-class _progress:
-    """A bar for jobs that report (done, total, label); nothing when the output is no terminal."""
-
-    def __enter__(self) -> Any:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        self._bar = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
-        self._bar.start()
-        self._task = self._bar.add_task("photographs", total=None)
-        return self._report
-
-    def _report(self, done: int, total: int, label: str = "") -> None:
-        self._bar.update(self._task, completed=done, total=total, description=label or "photographs")
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()

@@ -1,6 +1,8 @@
 """Evaluation: metrics, protocols and the tables made of them.
 
-`metrics` stands on torch alone; `evaluate` scores regressors on synthetic people and on crops with landmarks.
+`metrics` stands on torch alone; `protocols` names what a number means; `evaluate` scores any source of people under any
+protocol, `command` and `lifters` do so from files; `synthetic` scores regressors on synthetic people and on crops with
+landmarks.
 """
 
 from __future__ import annotations
@@ -10,13 +12,20 @@ from typing import Any
 
 # Public names in the order a reader would use them, and the module of each, which is loaded when it is first used.
 _HOMES = {
-    "Score": "evaluate",
-    "evaluate_synthetic": "evaluate",
-    "evaluate_landmarks": "evaluate",
-    "mean_vertices": "evaluate",
-    "table": "evaluate",
-    "markdown_table": "evaluate",
-    "write_scores": "evaluate",
+    "Score": "synthetic",
+    "evaluate_synthetic": "synthetic",
+    "evaluate_landmarks": "synthetic",
+    "mean_vertices": "synthetic",
+    "table": "synthetic",
+    "markdown_table": "synthetic",
+    "write_scores": "synthetic",
+    "PROTOCOLS": "protocols",
+    "Protocol": "protocols",
+    "Result": "evaluate",
+    "read_predictions": "predictions",
+    "score_files": "command",
+    "score_regressor": "command",
+    "score_lifter_set": "lifters",
     "mpjpe": "metrics",
     "pa_mpjpe": "metrics",
     "pve": "metrics",
