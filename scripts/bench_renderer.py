@@ -7,7 +7,8 @@ python scripts/bench_renderer.py --gradients      vertex gradients against float
 All are timed in one process, one after the other, the best of several runs. PyTorch3D takes seconds to minutes for one
 picture on a CPU: there it runs `--slow-repeat` times, and only for a batch of 1. nvdiffrast knows only the hard case
 k1. Ratios are to PyTorch3D where it runs. With `--clock cpu` the times of one thread are those that the process had
-the processor, which others on the machine disturb less. `--mesh`: an npz with verts (P, V, 3), x and y in NDC and depth, and faces.
+the processor, which others on the machine disturb less. `--mesh`: an npz with verts (P, V, 3), x and y in NDC and
+depth, and faces.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from renderers.threads import map_threads, thread_count
 if TYPE_CHECKING:
     from renderers.soft import Blend, Scene
 
+
 def paint(scene: Scene, attributes: Tensor, background: Tensor, blend: Blend, threads: int | None) -> Picture:
     """Back end of `renderers.soft.soft_render`."""
     values = attributes if attributes.ndim == 3 else attributes[:, None]

@@ -33,12 +33,14 @@ def fast_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """A piece of a kernel, compiled into every loop that calls it, so that the loop can be vectorised."""
-    return _compile(function, forceinline=True)
+    return _compile(function, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def fast_inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """As `inlined`, with fused multiply-add."""
-    return _compile(function, forceinline=True, fastmath={"contract", "nsz"})
+    return _compile(
+        function, forceinline=True, fastmath={"contract", "nsz"}, no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )
 
 
 def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:

@@ -19,9 +19,7 @@ def test_the_ten_lines_run_and_give_gradients(monkeypatch) -> None:
     hard = names["nearest"].pix_to_face[..., 0] >= 0
     assert 0.05 < hard.float().mean() < 0.5
     assert (names["alpha"][hard] > 0.5).all()
-    assert (
-        (names["alpha"] > 0.5) == hard
-    ).float().mean() > 0.95
+    assert ((names["alpha"] > 0.5) == hard).float().mean() > 0.95
     assert names["parts"].colour.shape == (1, 224, 224, 24)
     labels = names["parts"].colour.argmax(-1)[hard]
     assert len(labels.unique()) > 15  # hands and feet may hide a few

@@ -116,8 +116,8 @@ def test_naive_gradients_against_finite_differences(name) -> None:
     attributes, background = values(faces, channels=2)
 
     def pictures(f: torch.Tensor, a: torch.Tensor):
-        picture = soft_render(f, a, background, image_size=(4, 5), blend=blend, z_clip=0.9)
-        return *picture, soft_silhouette(f, image_size=(4, 5), sigma=blend.sigma, z_clip=0.9)
+        picture = soft_render(f, a, background, image_size=(3, 4), blend=blend, z_clip=0.9)
+        return *picture, soft_silhouette(f, image_size=(3, 4), sigma=blend.sigma, z_clip=0.9)
 
     leaves = faces.requires_grad_(), attributes.requires_grad_()
     assert torch.autograd.gradcheck(pictures, leaves, eps=1e-7, atol=1e-4, rtol=1e-3)
