@@ -1,1 +1,1 @@
-"""Adaptation: to one picture at test time (`uao`), and to other cameras and people in training (`poseda`)."""
+"""Adaptation: to one picture at test time (`uao`; `meshes` for bodies), and to other cameras and people (`poseda`)."""
