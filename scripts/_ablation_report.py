@@ -158,9 +158,11 @@ def markdown(summary: dict[str, Any], design: Design) -> str:
         for name in first.get("effect", {}):
             cells = [cell for entry in errors.values() for cell in ("", _text(entry["effect"][name]))]
             lines.append(f"| effect of {name} | " + " | ".join(cells) + " |")
-        for name in first.get("start", {}):
+        names = list(first.get("start", {}))
+        alike = all(len(set(entry["start"].values())) == 1 for entry in errors.values())
+        for name in names[:1] if alike else names:
             cells = [cell for entry in errors.values() for cell in (f"{entry['start'][name]:.1f}", "")]
-            lines.append(f"| common checkpoint, {name} | " + " | ".join(cells) + " |")
+            lines.append(f"| common checkpoint{'' if alike else ', ' + name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

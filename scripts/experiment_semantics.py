@@ -42,7 +42,7 @@ _CHECKPOINT_EVERY = 100
 
 
 class Variant(NamedTuple):
-    """One row of the table: name, weights of both losses, what DSR-MC compares, and the camera of the rendering."""
+    """One row of the table: name, factors on the weights of both losses, what DSR-MC compares, and the camera."""
 
     name: str
     mc: float
@@ -91,8 +91,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, default=20000, help="budget of a run")
     parser.add_argument("--seeds", type=int, default=3, help="paired seeds")
     parser.add_argument("--labelled", type=float, default=0.1, help="share of people with labels in 3D")
+    parser.add_argument("--mc-weight", type=float, default=1.0, help="of DSR-MC and of the silhouette")
+    parser.add_argument("--c-weight", type=float, default=1.0, help="of DSR-C")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--crop-size", type=int, default=96, help="side of the crops, pixels")
+    parser.add_argument("--crop-size", type=int, default=192, help="side of the crops, pixels; what --start knows")
     parser.add_argument("--maps", type=int, default=96, help="side of the rendered maps, pixels")
     parser.add_argument("--lr", type=float, default=3e-4, help="highest rate: warm-up of a tenth, then a cosine")
     parser.add_argument("--bank-size", type=int, default=400, help="backgrounds kept in memory")
@@ -128,7 +130,7 @@ def _same_budget(args: argparse.Namespace) -> dict[str, str]:
     Raises:
         ValueError: the runs in DIR were made with something else.
     """
-    names = ("samples", "labelled", "batch_size", "crop_size", "maps", "lr", "people", "prior")
+    names = ("samples", "labelled", "mc_weight", "c_weight", "batch_size", "crop_size", "maps", "lr", "people", "prior")
     budget = {name: str(getattr(args, name)) for name in names} | {"start": args.start.name}
     path = args.out / "budget.json"
     if not path.exists():
@@ -150,8 +152,8 @@ def settings_of(args: argparse.Namespace, variant: Variant) -> JointSettings:
     steps = max(1, args.samples // args.batch_size)
     settings = config.load(JointSettings, "perspose_dsr")
     semantic = replace(
-        settings.semantic, mc_weight=variant.mc, c_weight=variant.c, mc_region=variant.region, prior=args.prior,
-        image_size=args.maps, warmup_steps=max(1, steps // 10),
+        settings.semantic, mc_weight=args.mc_weight * variant.mc, c_weight=args.c_weight * variant.c,
+        mc_region=variant.region, prior=args.prior, image_size=args.maps, warmup_steps=max(1, steps // 10),
     )  # fmt: skip
     return replace(
         settings, semantic=semantic, camera=variant.camera, labelled=args.labelled,

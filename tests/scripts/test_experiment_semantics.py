@@ -73,6 +73,7 @@ def test_a_small_experiment_runs_resumes_and_repeats_nothing(experiment, tmp_pat
     means = summary["parts"]["all"]["errors"]["PVE-T-SC"]["mean"]
     assert len({round(value["mean"], 6) for value in means.values()}) == len(script.VARIANTS)
     text = (tmp_path / "semantics.md").read_text()
+    assert "| common checkpoint |" in text and "common checkpoint, " not in text  # the same for all: said once
     assert "| + both, weak camera |" in text and "against key points" in text
     assert (tmp_path / "semantics.png").stat().st_size > 1000
     seen.clear()
