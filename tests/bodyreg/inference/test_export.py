@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -81,15 +80,11 @@ def test_glb_holds_the_way_back_to_the_photograph(tmp_path, body):
     assert "NORMAL" in header["meshes"][0]["primitives"][0]["attributes"]
 
 
-def test_obj_text_is_fast(body):
-    vertices, faces = vertices_of(body, person(body)).astype(float), body.faces.numpy()
-    export._obj(vertices, faces)
-    took = []
-    for _ in range(5):
-        start = time.perf_counter()
-        export._obj(vertices, faces)
-        took.append(time.perf_counter() - start)
-    assert min(took) < 0.03
+def test_obj_text_equals_its_naive_twin(body):
+    vertices, faces = vertices_of(body, person(body)).astype(float)[:50], np.array([[0, 1, 2], [47, 48, 49]])
+    lines = ["v {:.6f} {:.6f} {:.6f}".format(*v) for v in vertices] + ["f {} {} {}".format(*(f + 1)) for f in faces]
+    written = [line for line in export._obj(vertices, faces).decode().splitlines() if line[:2] in ("v ", "f ")]
+    assert written == lines
 
 
 def test_write_person_writes_each_format_whole(tmp_path, body):
