@@ -5,7 +5,8 @@ python scripts/bench_renderer.py --profile        preparation, forward and backw
 python scripts/bench_renderer.py --gradients      vertex gradients against float64 truth
 
 All are timed in one process, one after the other, the best of several runs. PyTorch3D takes seconds to minutes for one
-picture on a CPU: there it runs `--slow-repeat` times, and only for a batch of 1. nvdiffrast knows only the hard case
+picture on a CPU: there it runs `--slow-repeat` times, and only for a batch of 1; fused cases are its fragments of fifty
+faces a pixel and a blend of them. nvdiffrast knows only the hard case
 k1. Ratios are to PyTorch3D where it runs. With `--clock cpu` the times of one thread are those that the process had
 the processor, which others on the machine disturb less. `--mesh`: an npz with verts (P, V, 3), x and y in NDC and
 depth, and faces.
@@ -38,6 +39,9 @@ class Case(NamedTuple):
     channels: int = 0
     gamma: float = 1e-4
 
+
+RIVAL_FACES = 50
+"""Faces a pixel that PyTorch3D keeps where ours count all."""
 
 CASES = {
     "k1": Case(1, 0.0),
@@ -83,7 +87,16 @@ def job(
     case: Case, body: Body, batch: int, size: int, backend: str, device: str, threads: int, backward: bool
 ) -> Callable[[], Any]:
     """A call that draws once, and that takes the gradient to the corners."""
-    from renderers import Blend, blur_for, rasterize, soft_render, soft_silhouette
+    from renderers import (
+        Blend,
+        blend_silhouette,
+        blend_softmax,
+        blur_for,
+        interpolate_corners,
+        rasterize,
+        soft_render,
+        soft_silhouette,
+    )  # fmt: skip
 
     corners = body.batch(batch).to(device).requires_grad_(backward)
     counts = [len(body.faces)] * batch
@@ -99,6 +112,14 @@ def job(
         if case.k:
             blur = blur_for(case.sigma) if case.sigma else 0.0
             return list(rasterize(corners, counts, blur_radius=blur, faces_per_pixel=case.k, **options)[1:])
+        if backend == "pytorch3d":  # what its users do: fifty faces a pixel, then a blend
+            fragments = rasterize(
+                corners, counts, blur_radius=blur_for(case.sigma), faces_per_pixel=RIVAL_FACES, **options
+            )
+            if not case.channels:
+                return [blend_silhouette(fragments, case.sigma)]
+            values = interpolate_corners(fragments, attributes)
+            return list(blend_softmax(fragments, values, background, sigma=case.sigma, gamma=case.gamma))
         if not case.channels:
             return [soft_silhouette(corners, counts, sigma=case.sigma, **options)]
         blend = Blend(sigma=case.sigma, gamma=case.gamma)
