@@ -84,6 +84,7 @@ def _add_dataset(name: str, summary: str) -> None:
 for _name, _summary in (
     ("3dpw", "3DPW"),
     ("h36m", "Human3.6M with SMPL parameters"),
+    ("h36m-moon", "Human3.6M in PoseNet's JSON form"),
     ("bedlam", "BEDLAM"),
     ("3dhp", "MPI-INF-3DHP in HybrIK's JSON form"),
     ("3dhp-raw", "MPI-INF-3DHP as its authors distribute it"),

@@ -25,6 +25,9 @@ class DataSet(NamedTuple):
 DATASETS = {
     "pw3d": DataSet("pw3d", ("train", "test", "validation"), ("male", "female"), "3DPW, as distributed"),
     "h36m": DataSet("h36m_mosh", ("train", "test"), ("neutral",), "Human3.6M with SMPL parameters, HybrIK's JSON"),
+    "h36m_moon": DataSet(
+        "h36m_moon", ("test", "train", "test50", "test20"), (), "Human3.6M's joints, PoseNet's and Pose2Mesh's JSON"
+    ),
     "bedlam": DataSet("bedlam", ("train", "val"), ("neutral",), "BEDLAM's processed SMPL labels"),
     "mpi3dhp": DataSet("mpi3dhp", ("train_v2", "test"), (), "MPI-INF-3DHP, HybrIK's JSON"),
     "mpi3dhp_raw": DataSet("mpi3dhp_raw", ("test", "train"), (), "MPI-INF-3DHP, as its authors distribute it"),
@@ -34,7 +37,7 @@ DATASETS = {
     ),
 }
 _ALIASES = {"3dpw": "pw3d", "3dhp": "mpi3dhp", "3dhp-raw": "mpi3dhp_raw", "mpi-inf-3dhp": "mpi3dhp",
-            "human3.6m": "h36m", "densepose-coco": "densepose"}  # fmt: skip
+            "human3.6m": "h36m", "h36m-moon": "h36m_moon", "densepose-coco": "densepose"}  # fmt: skip
 
 
 def prepare_dataset(

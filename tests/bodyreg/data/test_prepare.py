@@ -240,9 +240,9 @@ def test_the_authors_own_files_are_read(tmp_path, bodies):
         prepare_released(tmp_path / "bad.pt", tmp_path / "t.npz", "pw3d", "train")
 
 
-@pytest.mark.parametrize("name", ["3dpw", "h36m", "bedlam", "3dhp", "3dhp-raw", "coco", "densepose"])
+@pytest.mark.parametrize("name", ["3dpw", "h36m", "h36m-moon", "bedlam", "3dhp", "3dhp-raw", "coco", "densepose"])
 def test_every_data_set_has_its_command(tmp_path, name):
-    assert len(DATASETS) == 7
+    assert len(DATASETS) == 8
     result = CliRunner().invoke(app, ["prepare", name, "--root", str(tmp_path), "--split", "none"])
     assert result.exit_code == 1 and "has no part 'none'" in result.output
 
