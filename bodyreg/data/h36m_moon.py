@@ -36,7 +36,8 @@ def prepare(root: str | Path, out: str | Path, bodies: object = None, split: str
         names = [f"annotations/Human36M_subject{subject}_{part}.json" for part in ("data", "camera", "joint_3d")]
         paths = find_files(root, names, what="Human3.6M", where=WHERE)
         try:
-            rows += _subject(*(read_json(path) for path in paths), subject, every, drop=split == "test20")
+            data, camera, joints = (read_json(path) for path in paths)
+            rows += _subject(data, camera, joints, subject, every, drop=split == "test20")
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(
                 f"The annotations of subject {subject} in {root} lack {error}. Fetch all three files of one release."

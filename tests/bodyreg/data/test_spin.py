@@ -76,7 +76,8 @@ def test_pixels_beyond_the_persons_box_are_background(data) -> None:
 def test_a_pose_turns_with_the_picture(data) -> None:
     theta = np.random.default_rng(1).normal(0, 0.5, (24, 3))
     turned = spin_crops.crop_pose(theta, SpinAugmentation(turn_deg=30.0))
-    R = matrix_from_aa(torch.tensor([0, 0, -np.pi / 6], dtype=torch.float64)) @ matrix_from_aa(torch.from_numpy(theta[0]))
+    turn = matrix_from_aa(torch.tensor([0, 0, -np.pi / 6], dtype=torch.float64))
+    R = turn @ matrix_from_aa(torch.from_numpy(theta[0]))
     np.testing.assert_allclose(turned[0], aa_from_matrix(R), atol=1e-6)
     np.testing.assert_allclose(turned[1:], theta[1:], atol=1e-6)
     mirrored = spin_crops.crop_pose(theta, SpinAugmentation(mirrored=True))
