@@ -33,8 +33,8 @@ def keep(faces, start, stop, pairs, xs, ys, row0, row1, blur, perspective, clip,
         left, right = index_range(xs, min(v[0, 0], v[1, 0], v[2, 0]) - radius, max(v[0, 0], v[1, 0], v[2, 0]) + radius)
         other = pairs[f] if 0 <= pairs[f] < f else -1
         hard = blur == _ZERO
-        sign = np.float64(edge(v[2, 0], v[2, 1], v[0, 0], v[0, 1], v[1, 0], v[1, 1])) + 1e-8
-        sign = -_ONE if sign < 0.0 else _ONE
+        area = np.float64(edge(v[2, 0], v[2, 1], v[0, 0], v[0, 1], v[1, 0], v[1, 1])) + 1e-8
+        sign = -_ONE if area < 0.0 else _ONE
         for r in range(top, bottom):
             py = ys[r]
             for c in range(left, right):

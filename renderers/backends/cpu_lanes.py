@@ -30,7 +30,7 @@ def exp(x):
     y = y * r + float32(4.1665795894e-2)
     y = y * r + float32(1.6666665459e-1)
     y = y * r + float32(5.0000001201e-1)
-    return (y * r * r + r + _ONE) * power_of_two(k)
+    return (y * r * r + r + _ONE) * power_of_two(k)  # type: ignore[call-arg]
 
 
 @inlined

@@ -51,10 +51,10 @@ def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]
 
 
 @intrinsic
-def power_of_two(typing_context, exponent):  # type: ignore[no-untyped-def]
+def power_of_two(typing_context, exponent):
     """2 to the power of a whole float32 number from -126 to 127, written straight into the bits of a float32."""
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         whole = builder.fptosi(arguments[0], ir.IntType(32))
         biased = builder.add(whole, ir.Constant(ir.IntType(32), 127))
         return builder.bitcast(builder.shl(biased, ir.Constant(ir.IntType(32), 23)), ir.FloatType())
