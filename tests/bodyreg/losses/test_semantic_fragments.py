@@ -23,10 +23,7 @@ def scene():
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
-@pytest.mark.parametrize(
-    "rasteriser",
-    ["cpu", pytest.param("pytorch3d", marks=pytest.mark.skipif(find_spec("pytorch3d") is None, reason="not here"))],
-)
+@pytest.mark.parametrize("rasteriser", ["cpu", *(["pytorch3d"] if find_spec("pytorch3d") else [])])
 def test_losses_through_pytorch3d_are_ours(scene, preset, rasteriser, monkeypatch) -> None:
     """Within 5e-4, for two people at once; without PyTorch3D its place is taken by our own rasteriser."""
     vertices, faces, prior, labels = scene
