@@ -1,10 +1,13 @@
-"""What experiments with paired runs share: training that goes on where it was killed, errors that are kept in files."""
+"""What experiments with paired runs share: pictures painted once for all variants of a seed, training that goes on where
+it was killed, errors that are kept in files, and several of each at once."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +26,57 @@ from bodyreg.training.run import start_from
 log = logging.getLogger("paired")
 
 
+def each(work: Callable[..., None], calls: Sequence[tuple[Any, ...]], *, jobs: int, threads: int) -> None:
+    """Call `work` with every tuple of arguments, in this process or up to `jobs` at once in processes of their own.
+
+    Raises:
+        Exception: what the first call to fail raised, after the others have ended.
+    """
+    if jobs <= 1:
+        for arguments in calls:
+            work(*arguments)
+        return
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_start, initargs=(threads,)) as pool:
+        for future in [pool.submit(work, *arguments) for arguments in calls]:
+            future.result()
+
+
+def _start(threads: int) -> None:
+    torch.set_num_threads(threads)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+
+
+def painted(folder: Path | None, number: int, paint: Callable[[int], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Batch `number`: the one kept in `folder`, painted and kept first where there is none; None keeps nothing."""
+    if folder is None:
+        return paint(number)
+    path = folder / f"{number:05d}.pt"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary:
+            torch.save(paint(number), temporary)
+    return load_checkpoint(path)
+
+
+def to(batch: dict[str, Tensor], device: str) -> dict[str, Tensor]:
+    """A batch on a device."""
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+
 def fit(
     module: RegressorModule, start: Path, out: Path, loss: Callable[[int], Tensor], *, steps: int, batch_size: int,
-    checkpoint_every: int = 100,
+    checkpoint_every: int = 100, device: str = "cpu",
 ) -> None:  # fmt: skip
     """Train from `start` for `steps` batches; `out` gets last.ckpt, from which a killed run goes on.
 
     Args:
         module: its network and optimiser. start: weights or a checkpoint to begin with.
         loss: of a batch by its number, which alone decides what is in it: a run that goes on sees what an undisturbed
-            one would.
+            one would. device: where the module is trained.
     """
     last = out / "last.ckpt"
     out.mkdir(parents=True, exist_ok=True)
+    module.to(device)
     options = module.configure_optimizers()
     optimiser, schedule = options["optimizer"], options["lr_scheduler"]["scheduler"]
     done = 0
@@ -76,17 +117,20 @@ def kept(path: Path, measure: Callable[[], dict[str, np.ndarray]]) -> dict[str, 
 
 
 def body_errors(
-    network: Any, body: BodyModel, batches: Iterator[dict[str, Tensor]], also: tuple[str, ...] = ()
+    network: Any, body: BodyModel, batches: Iterator[dict[str, Tensor]], also: tuple[str, ...] = (),
+    device: str = "cpu",
 ) -> dict[str, np.ndarray]:
     """Errors of every person's body after inverse kinematics with flip test, metres, about the pelvis.
 
     Args:
         network: a PersPose network. batches: of `ShardStream`. also: entries of the batches that become columns.
+        device: where the bodies are worked out.
     """
-    parents = torch.as_tensor(body.parents).clamp(min=0)
+    network, body = network.to(device), body.to(device)
+    parents = torch.as_tensor(body.parents).clamp(min=0).to(device)
     rows: dict[str, list[Tensor]] = {}
     with torch.no_grad():  # not inference mode: what the body keeps for later calls may have to be differentiable
-        for batch in batches:
+        for batch in (to(batch, device) for batch in batches):
             decoded = network.predict(normalise_image(batch["image"].float() / 255), batch["K_crop"])
             aim = decoded.xyz[:, :24] + decoded.xyz0
             solved = inverse_kinematics(body, aim, decoded.ortho_twist, decoded.beta, decoded.leaf_rot)
@@ -101,5 +145,5 @@ def body_errors(
                 **{name: batch[name] for name in ("betas", *also)},
             }  # fmt: skip
             for name, value in values.items():
-                rows.setdefault(name, []).append(value)
+                rows.setdefault(name, []).append(value.cpu())
     return {name: torch.cat(values).numpy() for name, values in rows.items()}

@@ -176,8 +176,5 @@ class _Phases:
                 world=self.trainer.world_size, perspective_rotation=self.settings.model.perspective_rotation,
                 parsing=self.parsing,
             )  # fmt: skip
-            for batch in stream:
-                yield batch
-                step += 1
-                if step >= end:
-                    break
+            yield from stream.upto(end, data.workers)
+            step = end

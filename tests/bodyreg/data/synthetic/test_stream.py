@@ -170,6 +170,14 @@ def test_processes_share_the_batches(stream, shard_folder, free_body):
         assert equal(shares[rank][k], stream.batch(step))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_painting_processes_change_nothing(stream, shard_folder, free_body, workers):
+    share = make(shard_folder, free_body, start=1, rank=1, world=2)
+    batches = list(share.upto(4, workers))
+    assert len(batches) == 3
+    assert all(equal(batch, stream.batch(number)) for number, batch in zip((3, 5, 7), batches, strict=True))
+
+
 def test_an_epoch_shows_everyone_once_before_anyone_twice(people, shard_folder, free_body):
     n = len(people.shard)
     stream = make(shard_folder, free_body, batch_size=1, augment=False)
