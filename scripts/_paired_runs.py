@@ -1,5 +1,5 @@
-"""What experiments with paired runs share: pictures painted once for all variants of a seed, training that goes on where
-it was killed, errors that are kept in files, and several of each at once."""
+"""What experiments with paired runs share: several runs at once, pictures painted once for all variants of a seed,
+training that goes on where it was killed, errors that are kept in files."""
 
 from __future__ import annotations
 
@@ -56,6 +56,16 @@ def painted(folder: Path | None, number: int, paint: Callable[[int], dict[str, T
         with atomic_write(path) as temporary:
             torch.save(paint(number), temporary)
     return load_checkpoint(path)
+
+
+def all_painted(path: Path | None, paint: Callable[[], Iterator[dict[str, Tensor]]]) -> Iterator[dict[str, Tensor]]:
+    """Every batch of `paint`: those kept in the file, painted and kept first where it is not; None keeps nothing."""
+    if path is None:
+        return paint()
+    if not path.exists():
+        with atomic_write(path) as temporary:
+            torch.save(list(paint()), temporary)
+    return iter(load_checkpoint(path))
 
 
 def to(batch: dict[str, Tensor], device: str) -> dict[str, Tensor]:
@@ -117,7 +127,10 @@ def kept(path: Path, measure: Callable[[], dict[str, np.ndarray]]) -> dict[str, 
 
 
 def body_errors(
-    network: Any, body: BodyModel, batches: Iterator[dict[str, Tensor]], also: tuple[str, ...] = (),
+    network: Any,
+    body: BodyModel,
+    batches: Iterator[dict[str, Tensor]],
+    also: tuple[str, ...] = (),
     device: str = "cpu",
 ) -> dict[str, np.ndarray]:
     """Errors of every person's body after inverse kinematics with flip test, metres, about the pelvis.

@@ -9,14 +9,15 @@ and views. PE off means a map of zeros, PR off a crop around the box whose princ
 
 Errors are of the body after inverse kinematics with flip test, each against the truth in its own crop's frame; they do
 not change under rotation, so that frames do not matter. DIR receives a folder a run, `ablation.json`, `ablation.md` and
-`ablation.png`. Killed at any point it goes on from the last hundred steps; finished runs are not repeated.
+`ablation.png`. Killed at any point it goes on from the last hundred steps; finished runs are not repeated. `--jobs`
+runs several at once, each in a process of its own; `--keep FOLDER` paints what a seed sees once for all its variants.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,26 +75,55 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--crop-size", type=int, default=96, help="side of the crops, pixels")
     parser.add_argument("--lr", type=float, default=3e-4, help="highest rate: warm-up of a tenth, then a cosine")
     parser.add_argument("--bank-size", type=int, default=400, help="backgrounds kept in memory")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of tensor operations in each process")
+    parser.add_argument("--device", default="cpu", help="where runs train: cpu or cuda")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once, each in a process of its own")
+    parser.add_argument("--keep", type=Path, help="folder of painted batches; default: each run paints its own")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    folders, body = _folders(args), BodyModel.load("free")
-
-    common = args.out / "common" / "last.ckpt"
-    shipped = default_weights("perspose_small")
-    steps = max(1, args.common_samples // args.batch_size)
-    fit(args, body, folders, shipped, common.parent, _either, steps=steps, seed=_COMMON_SEED)
-    runs = [measure(args, body, folders, common.parent, variant, seed=None) for variant in VARIANTS]
-    for seed in range(args.seeds):
-        for variant in VARIANTS:
-            folder = args.out / f"seed{seed}_{variant.name.replace('+', '_')}"
-            steps = max(1, args.samples // args.batch_size)
-            fit(args, body, folders, common, folder, lambda step, v=variant: v, steps=steps, seed=seed)
-            runs.append(measure(args, body, folders, folder, variant, seed=seed))
-            write_report(args.out, runs, PERSPOSE, budget={name: str(value) for name, value in _budget(args).items()})
+    folders = _folders(args)
+    if args.keep:
+        _paired_runs.each(
+            paint, [(args, folders, part) for part in range(args.jobs)], jobs=args.jobs, threads=args.threads
+        )
+    common = [(args, folders, variant, None) for variant in VARIANTS]
+    paired = [(args, folders, variant, seed) for seed in range(args.seeds) for variant in VARIANTS]
+    runs = [run(*call) for call in common]
+    if args.jobs > 1:
+        _paired_runs.each(run, paired, jobs=args.jobs, threads=args.threads)
+    for call in paired:
+        runs.append(run(*call))
+        write_report(args.out, runs, PERSPOSE, budget={name: str(value) for name, value in _budget(args).items()})
     return 0
+
+
+def run(args: argparse.Namespace, folders: Folders, variant: Variant, seed: int | None) -> Run:
+    """A variant fine-tuned with a seed and scored, as far as that is not done; None: the common checkpoint."""
+    body, common = BodyModel.load("free"), args.out / "common"
+    if seed is None:
+        shipped, steps = default_weights("perspose_small"), args.common_samples // args.batch_size
+        fit(args, body, folders, shipped, common, _either, steps=max(1, steps), seed=_COMMON_SEED)
+        return measure(args, body, folders, common, variant, seed=None)
+    folder, steps = args.out / f"seed{seed}_{variant.name.replace('+', '_')}", args.samples // args.batch_size
+    fit(args, body, folders, common / "last.ckpt", folder, lambda step: variant, steps=max(1, steps), seed=seed)
+    return measure(args, body, folders, folder, variant, seed=seed)
+
+
+def paint(args: argparse.Namespace, folders: Folders, part: int) -> None:
+    """Paint what is trained on and tested on: of every `args.jobs` batches, the one whose turn is `part`."""
+    body = BodyModel.load("free")
+    people = training_people(args, body, folders, _COMMON_SEED)
+    wanted = [(people, _either(step), step) for step in range(args.common_samples // args.batch_size)]
+    for seed in range(args.seeds):
+        people = training_people(args, body, folders, seed)
+        wanted += [(people, VARIANTS[2 * rotation], step) for step in range(args.samples // args.batch_size)
+                   for rotation in (False, True)]  # fmt: skip
+    for people, variant, step in wanted[part :: args.jobs]:
+        people(variant, step)
+    for rotation in (False, True)[part :: args.jobs]:
+        test_people(args, body, folders, rotation)
 
 
 def _either(step: int) -> Variant:
@@ -135,22 +165,47 @@ def fit(
     """Train from `start` for `steps` batches with the switches that `choose` gives for each; `out` gets last.ckpt."""
     torch.manual_seed(seed)
     module = RegressorModule(_settings(args, steps, choose(0)))
-    streams = {
-        rotation: ShardStream(folder, body, crop_size=args.crop_size, batch_size=args.batch_size, seed=seed, pool=4,
-                              bank_size=args.bank_size, perspective_rotation=rotation)
-        for rotation, folder in folders.train.items()
-    }  # fmt: skip
+    people = training_people(args, body, folders, seed)
     weights = vars(module.settings.loss)
 
     def loss(step: int) -> torch.Tensor:
         variant = choose(step)
         module.model.use_encoding = variant.encoding
-        losses = regressor_losses(module.model, streams[variant.rotation].batch(step))
+        losses = regressor_losses(module.model, _paired_runs.to(people(variant, step), args.device))
         return torch.stack([weights[name] * value for name, value in losses.items()]).sum()
 
     _paired_runs.fit(
-        module, start, out, loss, steps=steps, batch_size=args.batch_size, checkpoint_every=_CHECKPOINT_EVERY
-    )
+        module, start, out, loss, steps=steps, batch_size=args.batch_size, checkpoint_every=_CHECKPOINT_EVERY,
+        device=args.device,
+    )  # fmt: skip
+
+
+def training_people(
+    args: argparse.Namespace, body: BodyModel, folders: Folders, seed: int
+) -> Callable[[Variant, int], dict[str, torch.Tensor]]:
+    """What a run with this seed sees at a step, by the rotation switch of a variant."""
+    streams = {
+        rotation: ShardStream(folder, body, crop_size=args.crop_size, batch_size=args.batch_size, seed=seed, pool=4,
+                              bank_size=args.bank_size, perspective_rotation=rotation)
+        for rotation, folder in folders.train.items()
+    }  # fmt: skip
+
+    def batch(variant: Variant, step: int) -> dict[str, torch.Tensor]:
+        rotation = variant.rotation
+        folder = args.keep / f"seed{seed}_{'turned' if rotation else 'unturned'}" if args.keep else None
+        return _paired_runs.painted(folder, step, streams[rotation].batch)
+
+    return batch
+
+
+def test_people(
+    args: argparse.Namespace, body: BodyModel, folders: Folders, rotation: bool
+) -> Iterator[dict[str, torch.Tensor]]:  # fmt: skip
+    """What every run is tested on."""
+    stream = ShardStream(folders.held_out[rotation], body, crop_size=args.crop_size, batch_size=64, seed=1,
+                         augment=False, bank_size=min(64, args.bank_size), perspective_rotation=rotation)  # fmt: skip
+    path = args.keep / f"test_{'turned' if rotation else 'unturned'}.pt" if args.keep else None
+    return _paired_runs.all_painted(path, lambda: stream.once(args.people))
 
 
 def measure(
@@ -167,11 +222,9 @@ def measure(
         module.load_state_dict(load_checkpoint(out / "last.ckpt")["state_dict"])
         weights = out / f"weights_{variant.name.replace('+', '_')}.safetensors"
         save_weights(weights, module.model, module.settings.model)
-        stream = ShardStream(folders.held_out[variant.rotation], body, crop_size=args.crop_size, batch_size=64, seed=1,
-                             augment=False, bank_size=min(64, args.bank_size),
-                             perspective_rotation=variant.rotation)  # fmt: skip
-        people = stream.once(args.people)
-        return _paired_runs.body_errors(load_model(weights).model, body, people, ("fov_rad", "off_axis_rad"))
+        people = test_people(args, body, folders, variant.rotation)
+        network = load_model(weights).model
+        return _paired_runs.body_errors(network, body, people, ("fov_rad", "off_axis_rad"), args.device)
 
     path = out / f"errors_{variant.name.replace('+', '_')}.npz"
     return Run(variant.name, seed, _paired_runs.kept(path, errors))

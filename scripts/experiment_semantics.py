@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,8 +140,10 @@ def run(args: argparse.Namespace, variant: Variant | None, seed: int | None) -> 
 
 
 def paint(args: argparse.Namespace, part: int) -> None:
-    """Paint the batches of every seed whose number leaves `part` when divided by `args.jobs`."""
+    """Paint the batches of every seed whose number leaves `part` when divided by `args.jobs`; part 0 also the test."""
     body = BodyModel.load("free")
+    if part == 0:
+        test_people(args, body)
     for seed in range(args.seeds):
         people = training_people(args, body, seed)
         for step in range(part, args.samples // args.batch_size, args.jobs):
@@ -215,6 +217,13 @@ def training_people(args: argparse.Namespace, body: BodyModel, seed: int) -> Cal
     return lambda step: _paired_runs.painted(folder, step, people.batch)
 
 
+def test_people(args: argparse.Namespace, body: BodyModel) -> Iterator[dict[str, torch.Tensor]]:
+    """What every run is tested on."""
+    stream = ShardStream(args.held_out, body, crop_size=args.crop_size, batch_size=64, seed=1, augment=False,
+                         bank_size=min(64, args.bank_size), parsing=True)  # fmt: skip
+    return _paired_runs.all_painted(args.keep / "test.pt" if args.keep else None, lambda: stream.once(args.people))
+
+
 def measure(args: argparse.Namespace, body: BodyModel, out: Path, variant: Variant | None) -> dict[str, np.ndarray]:
     """Errors of every test person, metres, and looseness, of a run in `out`; None: of the common checkpoint."""
 
@@ -225,11 +234,9 @@ def measure(args: argparse.Namespace, body: BodyModel, out: Path, variant: Varia
         else:
             module.load_state_dict(load_checkpoint(out / "last.ckpt")["state_dict"])
         save_weights(out / "weights.safetensors", module.model, module.settings.model)
-        stream = ShardStream(args.held_out, body, crop_size=args.crop_size, batch_size=64, seed=1, augment=False,
-                             bank_size=min(64, args.bank_size), parsing=True)  # fmt: skip
         network = load_model(out / "weights.safetensors").model
         also = ("looseness", "clearance")
-        return _paired_runs.body_errors(network, body, stream.once(args.people), also, args.device)
+        return _paired_runs.body_errors(network, body, test_people(args, body), also, args.device)
 
     out.mkdir(parents=True, exist_ok=True)
     return _paired_runs.kept(out / "errors.npz", errors)

@@ -110,7 +110,7 @@ class ShardStream(torch.utils.data.IterableDataset):
             return
         numbers = range(self.start * self.world + self.rank, end * self.world, self.world)
         yield from torch.utils.data.DataLoader(
-            _Numbered(self), batch_size=None, sampler=numbers, num_workers=workers, prefetch_factor=4,
+            _Numbered(self), batch_size=None, sampler=numbers, num_workers=workers, prefetch_factor=2,
             worker_init_fn=lambda _: cv2.setNumThreads(0),
         )  # fmt: skip
 
