@@ -17,7 +17,7 @@ from bodyreg.data.synthetic.outfits import label_at, mirror_label
 from bodyreg.data.synthetic.shards import REST_HIGH, REST_LOW, Shard
 from renderers.backends.jit import kernel
 
-__all__ = ["View", "compose", "paint_person", "random_view"]
+__all__ = ["View", "camera_faults", "compose", "cut_out_person", "occlude", "paint_person", "random_view"]
 
 
 class View(NamedTuple):
@@ -26,6 +26,11 @@ class View(NamedTuple):
     zoom: float
     turn: float
     mirrored: bool
+
+
+def _numbers(view: View) -> np.ndarray:
+    """(4,) float32 for the kernels: zoom, cosine and sine of the turn, 1 where mirrored."""
+    return np.array([view.zoom, np.cos(view.turn), np.sin(view.turn), float(view.mirrored)], np.float32)
 
 
 def random_view(rng: np.random.Generator, room: float, augment: bool) -> View:
@@ -104,8 +109,8 @@ def _random_style(rng: np.random.Generator) -> _Style:
 @kernel
 def _stored(x, y, view, ratio, stored):  # noqa: ANN001, ANN202
     """Where a point of the picture, measured from its middle in pixels, lies in the stored crop."""
-    cosine, sine = np.cos(view[1]), np.sin(view[1])
-    if view[2] > 0.5:
+    cosine, sine = view[1], view[2]
+    if view[3] > 0.5:
         x = -x
     return stored / 2 + ratio * (cosine * x + sine * y), stored / 2 + ratio * (-sine * x + cosine * y)
 
@@ -123,10 +128,10 @@ def _pixel_at(x, y, view, ratio, index):  # noqa: ANN001, ANN202
 @kernel
 def _turned_normal(pixel, view):  # noqa: ANN001, ANN202
     """Unit normal of a packed pixel as the view shows it."""
-    cosine, sine = np.cos(view[1]), np.sin(view[1])
+    cosine, sine = view[1], view[2]
     nx, ny, nz = (pixel[1] - 128.0) / 127.0, (pixel[2] - 128.0) / 127.0, (pixel[3] - 128.0) / 127.0
     nx, ny = cosine * nx - sine * ny, sine * nx + cosine * ny
-    if view[2] > 0.5:
+    if view[3] > 0.5:
         nx = -nx
     return nx, ny, nz
 
@@ -233,7 +238,7 @@ def _dense(dense, size, index, pixels, view, low, step):  # noqa: ANN001, ANN202
     """Mask, normal and rest position at the middle of each cell of a picture `size` pixels wide."""
     ratio = index.shape[0] / (size * view[0])
     cells = dense.shape[1]
-    sign = -1.0 if view[2] > 0.5 else 1.0
+    sign = -1.0 if view[3] > 0.5 else 1.0
     for r in range(cells):
         for c in range(cells):
             x = (c + 0.5) * size / cells - size / 2
@@ -339,8 +344,41 @@ def paint_person(
     style = _random_style(rng)
     if like is not None:
         style = style._replace(light=like.light, level=like.level, tint=like.tint)
-    _draw(canvas, shard, i, np.array([1.0, 0.0, 0.0], np.float32), (0.0, 0.0), atlas, style)
+    _draw(canvas, shard, i, _numbers(View(1.0, 0.0, False)), (0.0, 0.0), atlas, style)
     return style
+
+
+def cut_out_person(
+    shard: Shard, i: int, view: View, size: int, rng: np.random.Generator, atlas: np.ndarray,
+    *, like: _Style | None = None,
+) -> tuple[np.ndarray, np.ndarray, _Style]:  # fmt: skip
+    """Draw the person of crop i in random colours, alone, to be laid over any picture.
+
+    Args:
+        shard, i, rng, atlas, like: see `paint_person`. view: how the crop is shown. size: side of the cut-out, pixels.
+
+    Returns:
+        (size, size, 3) float32 RGB in [0, 255], times the share of each pixel that is covered; that share
+        (size, size) float32; colours and light as drawn.
+    """
+    style = _random_style(rng)
+    if like is not None:
+        style = style._replace(light=like.light, level=like.level, tint=like.tint)
+    # Painted twice as fine and shrunk; where it is larger than stored, as stored and magnified.
+    fine = shard.crop_size if size > shard.crop_size else int(np.clip(2 * size, 32, 1.5 * shard.crop_size))
+    canvas, labels = np.zeros((fine, fine, 3), np.float32), np.zeros((fine, fine), np.uint8)
+    index, pixels = _index_map(shard, i), shard.pixels[shard.start[i] : shard.start[i + 1]]
+    step, outfit = (REST_HIGH - REST_LOW) / 255.0, shard.labels["outfit"][i]
+    numbers, still = _numbers(view), np.zeros(2, np.float32)
+    _paint(canvas, index, pixels, numbers, still, 1, atlas, outfit, REST_LOW, step, *style)
+    _parse(labels, index, pixels, numbers, still, atlas, outfit, REST_LOW, step, False)
+    covered = (labels > 0).astype(np.float32)
+    if size <= fine:
+        rgb, share = (cv2.resize(a, (size, size), interpolation=cv2.INTER_AREA) for a in (canvas, covered))
+        return rgb, share, style
+    rgb, soft = (cv2.resize(cv2.GaussianBlur(a, (0, 0), 0.7), (size, size)) for a in (canvas, covered))
+    share = np.clip((soft - 0.5) * size / fine + 0.5, 0, 1)  # a magnified outline is smooth, and sharp
+    return rgb * (share / np.maximum(soft, 1e-3))[..., None], share, style
 
 
 def _background(rng: np.random.Generator, bank: np.ndarray, size: int) -> np.ndarray:
@@ -356,7 +394,7 @@ def _background(rng: np.random.Generator, bank: np.ndarray, size: int) -> np.nda
     return window.astype(np.float32) * np.float32(rng.uniform(0.6, 1.25))
 
 
-def _occlude(
+def occlude(
     rng: np.random.Generator, canvas: np.ndarray, bank: np.ndarray, parsing: np.ndarray | None = None
 ) -> None:
     """One to three boxes, discs, rails or rags of another picture in front of the person; background in `parsing`."""
@@ -392,7 +430,7 @@ def _motion_blur(picture: np.ndarray, length: float, angle: float) -> np.ndarray
     return cv2.filter2D(picture, -1, (smear / smear.sum()).astype(np.float32))
 
 
-def _camera_faults(rng: np.random.Generator, picture: np.ndarray, motion: bool = False) -> np.ndarray:
+def camera_faults(rng: np.random.Generator, picture: np.ndarray, motion: bool = False) -> np.ndarray:
     """Exposure, colour cast, blur, noise, compression; (S, S, 3) float32 to uint8. With `motion` a third of the blurs
     are of a moving camera."""
     size = len(picture)
@@ -445,7 +483,7 @@ def compose(
     """
     canvas = _background(rng, bank, size)
     dense = np.zeros((7, size // 4, size // 4), np.float32)
-    numbers = np.array([view.zoom, view.turn, float(view.mirrored)], np.float32)
+    numbers = _numbers(view)
     style = _random_style(rng)
 
     if parsing is not None:
@@ -467,7 +505,7 @@ def compose(
     if 0.10 < crowd < 0.20:
         other(near=True)
     if augment and rng.random() < 0.3:
-        _occlude(rng, canvas, bank, parsing)
+        occlude(rng, canvas, bank, parsing)
     hw = shard.labels["image_hw"][i]
     full_from_stored = np.linalg.inv(shard.labels["crop_from_full"][i].astype(np.float64))
     _frame(canvas, numbers, shard.crop_size, full_from_stored, float(hw[0]), float(hw[1]))
@@ -478,5 +516,5 @@ def compose(
             parsing[:] = mirror_label(parsing)
     if augment:
         # Pictures of painted people stay, bit for bit, what they were.
-        return _camera_faults(rng, canvas, motion=shard.garments == "geometry"), dense
+        return camera_faults(rng, canvas, motion=shard.garments == "geometry"), dense
     return np.clip(canvas, 0, 255).astype(np.uint8), dense
