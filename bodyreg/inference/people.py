@@ -1,4 +1,5 @@
-"""Where the people in a photograph are, without any download: OpenCV's HOG detector, the whole picture, or given.
+"""Where the people in a photograph are, without any download: found by a network of ours (`detect`) or by OpenCV's HOG
+detector, the whole picture, or given.
 
 Boxes are x, y, w, h in pixels of the upright picture, origin at the outer corner of its upper left pixel, person 0
 being the largest.
@@ -9,13 +10,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from bodyreg.checkpoints import default_weights
 from bodyreg.data.inputs import Keypoints, box_from_keypoints, check_box
+from bodyreg.inference.detect import boxes_of, load_detector, overlap
 
-MODES = ("auto", "hog", "whole")
+MODES = ("auto", "net", "hog", "whole")
 
 WHOLE_UP_TO_PX = 320
 """`auto` takes pictures whose long side is at most this as they are: they are crops of one person already."""
@@ -23,6 +27,9 @@ WHOLE_UP_TO_PX = 320
 MIN_SCORE = 0.75
 """HOG score (distance from the support vector machine's plane) of a confident detection. People who stand upright
 score 0.8 to 2, most lamps, helmets and bicycles up to 0.75, some upright bags more: give boxes where it matters."""
+
+MIN_HEAT = 0.4
+"""Score, in [0, 1], of a confident detection of the network."""
 
 _DETECTION_PX = 640  # long side at which people are searched; 0.1 to 0.3 s a picture and core
 _BORDER = 0.12  # of the long side, added around: the window has margins, and people touch the border
@@ -39,7 +46,8 @@ class PersonBox:
     Attributes:
         box_xywh: (4,) float64 pixels.
         score: detector's score; 1 for whole pictures and given boxes; mean confidence for key points.
-        how: "whole", "hog", "box" or "keypoints", with "+refined" once the box was drawn anew from predicted joints.
+        how: "whole", "net", "hog", "box" or "keypoints", with "+refined" once the box was drawn anew from predicted
+            joints.
         keypoints: the given key points, if any.
     """
 
@@ -49,18 +57,22 @@ class PersonBox:
     keypoints: Keypoints | None = None
 
 
-def find_people(rgb: np.ndarray, mode: str = "auto", *, min_score: float = MIN_SCORE) -> list[PersonBox]:
+def find_people(
+    rgb: np.ndarray, mode: str = "auto", *, min_score: float | None = None, detector: str | Path | None = None
+) -> list[PersonBox]:
     """People in an upright picture (H, W, 3) uint8, largest box first.
 
     Args:
         rgb: the picture.
-        mode: "whole" gives the whole picture as one person. "hog" gives what the HOG detector (Dalal and Triggs, CVPR
-            2005) finds with at least `min_score`, maybe nobody. "auto" gives the whole picture if its long side is at
-            most 320 pixels or if the detector finds nobody, otherwise the detections.
-        min_score: detections below are dropped.
+        mode: "whole" gives the whole picture as one person. "net" gives whom our network finds, "hog" whom the HOG
+            detector (Dalal and Triggs, CVPR 2005) finds, maybe nobody. "auto" gives the whole picture if its long side
+            is at most 320 pixels or if nobody is found, otherwise those found by the network, or by HOG where the
+            network has no weights.
+        min_score: detections below are dropped; by default `MIN_HEAT` of the network and `MIN_SCORE` of HOG.
+        detector: weights of the network; those that ship by default.
 
     Raises:
-        ValueError: for another mode or an array that is not a picture.
+        ValueError: for another mode, an array that is not a picture, or a network without weights.
     """
     if mode not in MODES:
         raise ValueError(f"There is no way to find people called {mode!r}. Choose one of {', '.join(MODES)}.")
@@ -69,8 +81,26 @@ def find_people(rgb: np.ndarray, mode: str = "auto", *, min_score: float = MIN_S
     h, w = rgb.shape[:2]
     if mode == "whole" or (mode == "auto" and max(h, w) <= WHOLE_UP_TO_PX):
         return [whole_picture((h, w))]
-    found = _largest_first(_detect(rgb, min_score))
-    return found or ([whole_picture((h, w))] if mode == "auto" else [])
+    weights = _network_weights(mode, detector)
+    if weights is None:
+        found = _detect(rgb, MIN_SCORE if min_score is None else min_score)
+    else:
+        found = _detect_by_network(rgb, weights, MIN_HEAT if min_score is None else min_score)
+    return _largest_first(found) or ([whole_picture((h, w))] if mode == "auto" else [])
+
+
+def _network_weights(mode: str, given: str | Path | None) -> Path | None:
+    """The weights of the network that finds people, None where HOG does."""
+    if mode == "hog":
+        return None
+    if given is not None:
+        return Path(given)
+    try:
+        return default_weights("person_detector")
+    except ValueError:
+        if mode == "net":
+            raise
+        return None
 
 
 def whole_picture(size_hw: tuple[int, int]) -> PersonBox:
@@ -163,6 +193,16 @@ def _detect(rgb: np.ndarray, min_score: float) -> list[PersonBox]:
     return people
 
 
+def _detect_by_network(rgb: np.ndarray, weights: Path, min_score: float) -> list[PersonBox]:
+    boxes, scores = boxes_of(load_detector(weights), rgb, min_score=min_score)
+    size_hw = (rgb.shape[0], rgb.shape[1])
+    return [
+        PersonBox(box, float(score), "net")
+        for box, score in zip(boxes, scores, strict=True)
+        if check_box(box, size_hw) is None
+    ]
+
+
 def _detector() -> cv2.HOGDescriptor:
     """One detector a thread: OpenCV does not promise that one may be shared."""
     if not hasattr(_local, "hog"):
@@ -188,12 +228,3 @@ def _suppress(boxes: np.ndarray, scores: np.ndarray, min_score: float) -> list[t
             best_boxes.append(boxes[best])
         left = left[(iou <= _SAME_PERSON_IOU) & (left != best)]
     return kept
-
-
-def overlap(box: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Intersection over union, and over the smaller of the two, of a box (4,) with boxes (N, 4)."""
-    low = np.maximum(box[:2], boxes[:, :2])
-    high = np.minimum(box[:2] + box[2:], boxes[:, :2] + boxes[:, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=1)
-    area, areas = box[2] * box[3], boxes[:, 2] * boxes[:, 3]
-    return shared / (area + areas - shared), shared / np.minimum(area, areas)

@@ -13,7 +13,7 @@ from bodyreg.adapt.meshes import BodyParameters, ImageTerm, MeshSettings, refine
 from bodyreg.body import BodyModel
 from bodyreg.cameras import Camera
 from bodyreg.data.inputs import Keypoints, box_from_keypoints
-from bodyreg.inference.people import overlap
+from bodyreg.inference.detect import overlap
 from bodyreg.inference.placing import PlacedPerson, project_joints, saved_joint_sets
 from bodyreg.inference.results import FRAME, PersonResult
 

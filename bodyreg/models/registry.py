@@ -56,7 +56,7 @@ class ModelEntry:
 
     Attributes:
         build: from settings to a module.
-        kind: regressor (images to bodies) or lifter (2D to 3D joints).
+        kind: regressor (images to bodies), detector (images to boxes) or lifter (2D to 3D joints).
         summary: one sentence. source: the paper.
         defaults: settings of the published or shipped member.
     """
@@ -155,6 +155,26 @@ MODELS["dsr"] = ModelEntry(
 )
 
 
+def _person_detector(settings: ModelSettings) -> nn.Module:
+    from bodyreg.models.detector import PersonDetector
+
+    for name, value in (("widths", settings.widths), ("depths", settings.depths)):
+        if len(value) != 4:
+            raise ValueError(f"model.{name} has {len(value)} numbers. Give four, one a stage.")
+    return PersonDetector(settings.widths, settings.depths, settings.map_channels)
+
+
+MODELS["person_detector"] = ModelEntry(
+    _person_detector,
+    "detector",
+    "Finds the people in a photograph before a regressor poses them.",
+    "Zhou et al., Objects as Points, 2019 (heads); network of this package",
+    ModelSettings(
+        name="person_detector", widths=[24, 48, 96, 192], depths=[1, 2, 4, 3], map_channels=48, crop_size=512
+    ),
+)
+
+
 def _lifter_defaults(name: str, lifter: LifterEntry) -> LifterSettings:
     return LifterSettings(name, input_set=lifter.joint_set, joint_set=lifter.joint_set)
 
@@ -176,7 +196,7 @@ def build(settings: ModelSettings | LifterSettings) -> nn.Module:
 
 
 def default_settings(name: str) -> ModelSettings:
-    """A fresh copy of the settings a regressor was published or ships with.
+    """A fresh copy of the settings a network of pictures was published or ships with.
 
     Raises:
         ValueError: an unknown name (the nearest known one is named), or a lifter's.

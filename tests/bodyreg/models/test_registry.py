@@ -16,7 +16,7 @@ def test_default_settings_are_fresh_copies_of_what_each_model_names():
 
 def test_every_entry_says_what_it_is():
     for entry in MODELS.values():
-        assert entry.summary.endswith(".") and entry.source and entry.kind in ("regressor", "lifter")
+        assert entry.summary.endswith(".") and entry.source and entry.kind in ("regressor", "detector", "lifter")
 
 
 def test_settings_shape_the_network():
