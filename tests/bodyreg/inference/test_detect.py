@@ -1,4 +1,4 @@
-"""The network that finds people, at work: boxes in pixels of the photograph, one a person; weights of the right kind."""
+"""The network that finds people, at work: boxes in pixels of the photograph, one a person; its own weights alone."""
 
 import numpy as np
 import pytest
@@ -13,23 +13,23 @@ from bodyreg.models.registry import build, default_settings
 
 
 class Knows(nn.Module):
-    """Says at every cell near a bright spot that a person of a fixed size is there, and how bright it is."""
+    """Says that a person of a fixed size is wherever the picture is bright."""
 
     def __init__(self, size_wh: tuple[float, float]) -> None:
         super().__init__()
-        self.half = nn.Parameter(torch.tensor(size_wh) / 2)
+        self.apart = nn.Parameter(torch.tensor(size_wh) / 2)
 
     def forward(self, image: torch.Tensor) -> DetectorOutput:
         bright = nn.functional.avg_pool2d(image.mean(1), STRIDE)
-        sides = self.half.repeat(2).view(1, 4, 1, 1).expand(len(image), 4, *bright.shape[1:])
+        sides = self.apart.repeat(2).view(1, 4, 1, 1).expand(len(image), 4, *bright.shape[1:])
         return DetectorOutput(3 * bright, sides, bright)
 
 
-def spots(size_hw, *at_xy, value=255):
-    rgb = np.zeros((*size_hw, 3), np.uint8)
-    for x, y in at_xy:
-        rgb[y - 8 : y + 8, x - 8 : x + 8] = value
-    return rgb
+def spots(size_hw, *at_xy):
+    """A black picture with spots that fade from their middles."""
+    y, x = np.mgrid[: size_hw[0], : size_hw[1]]
+    far = np.min([np.hypot(x - at[0], y - at[1]) for at in at_xy], axis=0)
+    return np.repeat(np.clip(255 - 12 * far, 0, 255).astype(np.uint8)[..., None], 3, 2)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Crowds: boxes hold the people that are drawn, hidden people are ignored, nobody is drawn where nobody is said to be."""
+"""Crowds: boxes hold the people drawn, hidden people are ignored, and nobody is drawn where nobody is said to be."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,6 @@ from bodyreg.data.synthetic.backgrounds import background_bank
 from bodyreg.data.synthetic.compose import View, cut_out_person, paint_person
 from bodyreg.data.synthetic.crowds import CELL, Crowds
 from bodyreg.data.synthetic.outfits import body_atlas
-from bodyreg.data.synthetic.shards import join_shards
 
 SIZE = 128
 
