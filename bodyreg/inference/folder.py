@@ -134,6 +134,7 @@ def infer_folder(
     focal_px: float | None = None,
     fov: float | None = None,
     people: str = "auto",
+    detector: str | Path | None = None,
     device: str = "auto",
     batch_size: int = 16,
     formats: Iterable[str] = ("obj", "npz", "json"),
@@ -159,7 +160,8 @@ def infer_folder(
         model, weights, body, gender, device: see `load_regressor`.
         boxes: JSON or CSV of person boxes. keypoints: OpenPose folder, COCO JSON or npz. intrinsics: JSON.
         focal_mm: 35 mm-equivalent focal length; focal_px: in pixels; fov: horizontal field of view in radians.
-        people: "auto", "hog" or "whole", for photographs without given boxes or key points.
+        people: "auto", "net", "hog" or "whole", for photographs without given boxes or key points; detector: weights of
+            the network that finds them (`people.find_people`).
         batch_size: people a forward pass, and most photographs a group.
         formats: of each person's files. up: axes of OBJ and PLY, "camera" or "y".
         overlay: also draw the bodies over each photograph, from the side and from above, and a contact sheet.
@@ -186,7 +188,7 @@ def infer_folder(
     out = Path(out)
     inputs = read_inputs(
         boxes=boxes, keypoints=keypoints, intrinsics=intrinsics, focal_px=focal_px, focal_mm=focal_mm, fov=fov,
-        people=people,
+        people=people, detector=detector,
     )  # fmt: skip
     files = _find_files(photos, out)
     if regressor is None:
@@ -209,6 +211,7 @@ def infer_folder(
         "up": up,
         "overlay": overlay,
         **({"refine": True} if refine else {}),
+        **({} if detector is None else {"detector": fingerprint(detector)}),
     }
     finished = resume_records(out, settings) if resume else {}
     return _run(

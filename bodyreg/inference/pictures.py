@@ -17,6 +17,7 @@ from bodyreg.cameras import Camera, resolve_camera
 from bodyreg.crops import Crop, crop_image, make_crop
 from bodyreg.data.folder import Photo, read_image
 from bodyreg.data.inputs import Keypoints, lookup, read_boxes, read_intrinsics, read_keypoints
+from bodyreg.inference.detect import load_detector
 from bodyreg.inference.people import MODES, PersonBox, find_people, given_people, refined
 from bodyreg.inference.stages import StageClock
 
@@ -31,7 +32,7 @@ class Inputs:
 
     boxes, keypoints, intrinsics: by file, from the readers of `bodyreg.data.inputs`; focal_px in pixels, focal_mm as
     35 mm equivalent, fov the horizontal field of view in radians, each for all photographs; people: how to look for
-    people where none are given.
+    people where none are given; detector: weights of the network that does.
     """
 
     boxes: Mapping[str, list[np.ndarray]] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class Inputs:
     focal_mm: float | None = None
     fov: float | None = None
     people: str = "auto"
+    detector: Path | None = None
 
 
 class CropSettings(NamedTuple):
@@ -88,6 +90,7 @@ def read_inputs(
     focal_mm: float | None = None,
     fov: float | None = None,
     people: str = "auto",
+    detector: str | Path | None = None,
 ) -> Inputs:
     """Read and check what is given once for a job; files that are not of their format are a ValueError at once.
 
@@ -96,6 +99,8 @@ def read_inputs(
     """
     if people not in MODES:
         raise ValueError(f"There is no way to find people called {people!r}. Choose one of {', '.join(MODES)}.")
+    if detector is not None:
+        load_detector(Path(detector))  # judged here, once
     # Judged here, so that a wrong focal length is one error and not a refusal of every file.
     resolve_camera((4, 4), focal_px=focal_px, focal_mm=focal_mm, fov=fov)
     if fov is not None:
@@ -112,6 +117,7 @@ def read_inputs(
         focal_mm=focal_mm,
         fov=fov,
         people=people,
+        detector=None if detector is None else Path(detector),
     )
 
 
@@ -219,7 +225,7 @@ def _people(photo: Photo, file: str, inputs: Inputs) -> tuple[list[PersonBox], l
     """People that were given for this picture, else those found in it; refuses when nothing given is of use."""
     boxes, keypoints = lookup(inputs.boxes, file), lookup(inputs.keypoints, file)
     if boxes is None and keypoints is None:
-        return find_people(photo.rgb, inputs.people), []
+        return find_people(photo.rgb, inputs.people, detector=inputs.detector), []
     # Boxes and key points of one picture would be the same people twice; the boxes are the plainer wish.
     people, reasons = given_people(photo.size_hw, boxes or (), () if boxes is not None else keypoints or ())
     if reasons and not people:
