@@ -44,7 +44,7 @@ _AVERAGED = 0.998
 _MIN_SCORE = 0.4
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=Path, required=True, help="folder of shards to learn from")
     parser.add_argument("--held-out", type=Path, required=True, help="folder of shards to measure on")
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--backgrounds", type=Path, help="folder of photographs without people; half of the scenes")
     parser.add_argument("--score", type=int, default=400, help="held-out scenes to measure on")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     cv2.setNumThreads(1)
     torch.manual_seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)

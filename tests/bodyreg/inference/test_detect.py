@@ -8,6 +8,7 @@ from torch import nn
 from bodyreg.checkpoints import default_weights, save_weights
 from bodyreg.inference.detect import boxes_of, load_detector
 from bodyreg.inference.people import MODES, find_people
+from bodyreg.inference.pictures import read_inputs
 from bodyreg.models.detector import STRIDE, DetectorOutput
 from bodyreg.models.registry import build, default_settings
 
@@ -81,3 +82,9 @@ def test_weights_of_another_network_are_refused():
     assert "net" in MODES
     with pytest.raises(ValueError, match="finds nobody"):
         find_people(np.zeros((400, 500, 3), np.uint8), "net", detector=default_weights("perspose_small"))
+
+
+def test_the_folder_job_takes_the_weights(weights):
+    assert read_inputs(people="net", detector=weights).detector == weights
+    with pytest.raises(ValueError, match="no weights file"):
+        read_inputs(detector=weights.with_name("missing.safetensors"))
