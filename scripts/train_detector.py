@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from bodyreg.body import BodyModel
 from bodyreg.checkpoints import save_weights
-from bodyreg.data.synthetic.backgrounds import background_bank
+from bodyreg.data.synthetic.backgrounds import background_bank, dead_leaves
 from bodyreg.data.synthetic.crowds import Crowds, Scene
 from bodyreg.data.synthetic.outfits import body_atlas
 from bodyreg.data.synthetic.shards import Shard, join_shards, load_shard
@@ -91,12 +91,10 @@ def _atlas() -> np.ndarray:
 
 
 def _bank(seed: int, count: int, size: int, folder: Path | None) -> np.ndarray:
-    """Backgrounds, half of them from the folder where one is given."""
+    """Backgrounds, half of them from the folder where one is given, else all drawn."""
     rng = np.random.default_rng([seed, 11])
-    bank = background_bank(rng, count, size=size)
-    if folder is not None:
-        bank[: count // 2] = background_bank(rng, count // 2, folder, size)
-    return bank
+    leaves = np.stack([dead_leaves(rng, size) for _ in range(count // 2)])
+    return np.concatenate([leaves, background_bank(rng, count - len(leaves), folder, size)])
 
 
 class SceneStream(IterableDataset):

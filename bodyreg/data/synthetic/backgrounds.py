@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-__all__ = ["background_bank", "procedural_background"]
+__all__ = ["background_bank", "dead_leaves", "procedural_background"]
 
 
 def procedural_background(rng: np.random.Generator, size: int = 256) -> np.ndarray:
@@ -29,6 +29,35 @@ def procedural_background(rng: np.random.Generator, size: int = 256) -> np.ndarr
     if rng.random() < 0.5:
         canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.5, 3.0))
     return canvas
+
+
+def dead_leaves(rng: np.random.Generator, size: int = 256) -> np.ndarray:
+    """(size, size, 3) uint8 RGB picture of textured shapes of all sizes that hide each other.
+
+    Its edges and spectrum are those of photographs (Lee, Mumford and Huang, IJCV 2001): sizes r are drawn with density
+    proportional to r^-3.
+    """
+    n = int(rng.integers(60, 400))
+    low, high = rng.uniform(0.008, 0.03), rng.uniform(0.2, 0.6)
+    radius = size / np.sqrt(rng.uniform(high**-2, low**-2, n))
+    owner = np.zeros((size, size), np.uint16)
+    mostly = rng.dirichlet(np.ones(3))
+    for k, r in enumerate(np.sort(radius)[::-1] if rng.random() < 0.5 else radius, 1):
+        x, y = (int(v) for v in rng.uniform(0, size, 2))
+        kind, turn = rng.choice(3, p=mostly), float(rng.uniform(0, 180))
+        across, up = int(r * rng.uniform(0.5, 1.5)) + 1, int(r) + 1
+        if kind == 0:
+            cv2.ellipse(owner, (x, y), (across, up), turn, 0, 360, k, -1)
+        else:
+            corners = cv2.boxPoints(((x, y), (2.0 * across, 2.0 * up), turn if kind == 1 else 0.0))
+            cv2.fillPoly(owner, [corners[: int(rng.integers(3, 5))].astype(np.int32)], k)
+    palette = np.stack([_colour(rng) for _ in range(12)])
+    colours = np.clip(palette[rng.integers(12, size=n + 1)] + rng.normal(0, 20, (n + 1, 3)), 0, 255).astype(np.float32)
+    fields = np.stack([_value_noise(rng, size, cells) - 0.5 for cells in (6, 24, 96)])
+    strength = rng.uniform(0, 0.9, (n + 1, 3)).astype(np.float32) * rng.random((n + 1, 3), np.float32)
+    shade = 1 + (strength[owner] * np.moveaxis(fields, 0, -1)).sum(-1, keepdims=True)
+    picture = cv2.GaussianBlur(colours[owner] * shade, (0, 0), rng.uniform(0.3, 1.5))
+    return np.clip(picture, 0, 255).astype(np.uint8)
 
 
 def background_bank(

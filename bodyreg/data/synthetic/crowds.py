@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from bodyreg.data.synthetic.backgrounds import procedural_background
+from bodyreg.data.synthetic.backgrounds import dead_leaves, procedural_background
 from bodyreg.data.synthetic.compose import View, camera_faults, cut_out_person, occlude
 from bodyreg.data.synthetic.shards import Shard
 
@@ -23,6 +23,7 @@ CELL = 4
 _NOBODY, _THRONG = 0.12, 0.1  # shares of scenes
 _SMALLEST_PX = 14.0
 _LEAST_SEEN = 0.25  # of a person; who shows less is neither asked for nor denied
+_LEAVES = 0.5  # share of backgrounds with the statistics of photographs
 _RENEWED = 0.15  # share of scenes before which one background is drawn anew
 
 
@@ -59,7 +60,8 @@ class Crowds:
     def draw(self, rng: np.random.Generator, *, augment: bool = True) -> Scene:
         """One scene; without `augment` sharp and noiseless."""
         if self.renew and rng.random() < _RENEWED:
-            self.backgrounds[rng.integers(len(self.backgrounds))] = procedural_background(rng, self.size)
+            draw = dead_leaves if rng.random() < _LEAVES else procedural_background
+            self.backgrounds[rng.integers(len(self.backgrounds))] = draw(rng, self.size)
         canvas = self._background(rng)
         owner = np.zeros((self.size, self.size), np.uint8)  # who is seen: 0 nobody, k + 1 person k
         for _ in range(rng.poisson(1.0)):

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from bodyreg.data.synthetic.backgrounds import background_bank, procedural_background
+from bodyreg.data.synthetic.backgrounds import background_bank, dead_leaves, procedural_background
 
 
 def test_procedural_backgrounds_differ_and_follow_the_seed():
@@ -13,6 +13,18 @@ def test_procedural_backgrounds_differ_and_follow_the_seed():
     assert len({picture.tobytes() for picture in bank}) == 6 and min(p.std() for p in bank) > 1
     np.testing.assert_array_equal(bank, background_bank(np.random.default_rng(0), 6, size=64))
     assert procedural_background(np.random.default_rng(1), 32).shape == (32, 32, 3)
+
+
+def test_dead_leaves_have_the_spectrum_of_photographs():
+    """Amplitude falls about as one over frequency, as in photographs; in noise it is flat."""
+    pictures = np.stack([dead_leaves(np.random.default_rng(k), 128) for k in range(6)])
+    assert pictures.dtype == np.uint8 and len({picture.tobytes() for picture in pictures}) == 6
+    np.testing.assert_array_equal(pictures[2], dead_leaves(np.random.default_rng(2), 128))
+    amplitude = np.abs(np.fft.fft2(pictures.mean(-1))).mean(0)
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(128), np.fft.fftfreq(128)))
+    band = (frequency > 0.02) & (frequency < 0.25)
+    slope = np.polyfit(np.log(frequency[band]), np.log(amplitude[band]), 1)[0]
+    assert -1.9 < slope < -0.8
 
 
 @pytest.fixture
