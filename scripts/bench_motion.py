@@ -1,12 +1,14 @@
-"""Lifters on the motion benchmark, small members with equal budgets of processor time, in one table.
+"""Lifters on the motion benchmark, small members with equal budgets, in one table.
 
     bodyreg prepare motion --root AMASS_DIR --out data/motion
+    python scripts/bench_motion.py --data data/motion/motion_noisy.npz --epochs 30
     python scripts/bench_motion.py --data data/motion/motion_noisy.npz --seconds 600
 
-Every network trains for the same processor seconds on the training clips (how many steps that is, a short trial tells),
-each with the losses and windows of its configuration, all with Adam and a cosine rate; then it is scored on the test
-clips with the flip test. Beside the errors stand parameters, operations (counted) and clips a second of processor time
-at inference. Finished trainings and scores are kept, so that an interrupted script goes on.
+Every network learns from every frame of the training clips equally often, or trains for the same processor seconds (how
+many steps that is, a short trial tells); each with the losses and windows of its configuration, all with Adam and a
+cosine rate; then it is scored on the test clips with the flip test. Beside the errors stand parameters, operations
+(counted) and clips a second of processor time at inference. Training is on a GPU where there is one. Finished trainings
+and scores are kept, so that an interrupted script goes on, and `--only` can share the networks among processes.
 """
 
 from __future__ import annotations
@@ -34,21 +36,21 @@ from bodyreg.training.lifters import Clips, LifterModule, train_lifter
 
 @dataclass(frozen=True)
 class Member:
-    """A network of the comparison: its configuration, and what makes it small."""
+    """A network of the comparison: its configuration, clips a batch, and what makes it small."""
 
     config: str
-    options: tuple[str, ...]
+    batch: int
+    options: tuple[str, ...] = ("model.preset=small",)
 
 
-_SEQUENCE = ("model.preset=small", "data.batch_size=16")
 MEMBERS = {
-    "videopose3d": Member("videopose3d", ("model.preset=small", "data.batch_size=256")),
-    "mixste": Member("mixste", _SEQUENCE),
-    "ktpformer": Member("ktpformer", (*_SEQUENCE, "loss.squared=false")),
-    "hot_mixste": Member("hot_mixste", _SEQUENCE),
-    "gla_gcn": Member("gla_gcn", ("model.preset='27'", "model.options={channels: 32}", "data.batch_size=128")),
-    "convformer": Member("convformer", ("model.preset=small", "data.batch_size=256")),
-    "gumlp": Member("gumlp", ("model.preset=small", "data.batch_size=256")),
+    "videopose3d": Member("videopose3d", 256),
+    "mixste": Member("mixste", 16),
+    "ktpformer": Member("ktpformer", 16, ("model.preset=small", "loss.squared=false")),
+    "hot_mixste": Member("hot_mixste", 16),
+    "gla_gcn": Member("gla_gcn", 128, ("model.preset='27'", "model.options={channels: 32}")),
+    "convformer": Member("convformer", 256),
+    "gumlp": Member("gumlp", 256),
 }
 _TRIAL_STEPS = 6
 
@@ -56,8 +58,12 @@ _TRIAL_STEPS = 6
 def train(name: str, arguments: argparse.Namespace) -> Path:
     """Weights of a member after its budget."""
     member, out = MEMBERS[name], arguments.out / name
+    weights = out / f"{member.config}.safetensors"
+    if weights.exists():
+        return weights
     overrides = [
-        f"data.prepared={arguments.data}", *member.options, "optimiser.name=adam", f"optimiser.lr={arguments.lr}",
+        f"data.prepared={arguments.data}", *member.options, f"data.batch_size={member.batch * arguments.batches}",
+        "optimiser.name=adam", f"optimiser.lr={arguments.lr}",
         "optimiser.schedule=cosine", "optimiser.weight_decay=0", "optimiser.lowest=1e-5", "optimiser.clip=1.0",
         f"run.seed={arguments.seed}", f"run.out={out}", "run.validation_sequences=1",
     ]  # fmt: skip
@@ -66,7 +72,10 @@ def train(name: str, arguments: argparse.Namespace) -> Path:
         settings = config.load(LifterTraining, member.config, overrides)
         clips = Clips(settings)
         per_epoch = len(clips.batches(0, 1))
-        steps = max(20, int(arguments.seconds / step_seconds(settings, clips, per_epoch)))
+        if arguments.epochs:
+            steps = arguments.epochs * per_epoch
+        else:
+            steps = max(20, int(arguments.seconds / step_seconds(settings, clips, per_epoch)))
         out.mkdir(parents=True, exist_ok=True)
         epochs = -(-steps // per_epoch)
         with atomic_write(plan) as temporary:
@@ -130,6 +139,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="prepared set, see `bodyreg prepare motion`")
     parser.add_argument("--out", type=Path, default=Path("runs/bench_motion"))
     parser.add_argument("--seconds", type=float, default=600, help="processor seconds of training for each network")
+    parser.add_argument("--epochs", type=int, help="passes over the training clips for each network, and not seconds")
+    parser.add_argument("--batches", type=int, default=1, help="how many times the usual batch sizes, for a GPU")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
