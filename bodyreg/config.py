@@ -79,6 +79,24 @@ def find_config(name_or_path: str | Path) -> Path:
     )
 
 
+def content(source: str | Path) -> dict[str, Any]:
+    """What the file of a configuration says, unchecked: its sections tell which dataclass describes it.
+
+    Nothing for a file that cannot be read; what is wrong with it is said where it is loaded.
+    """
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(find_config(source)), resolve=False)
+    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException, OSError):
+        return {}
+    return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def model_name(source: str | Path) -> str:
+    """Name of the model that a configuration is for, empty where its file names none."""
+    model = content(source).get("model")
+    return str(model.get("name", "")) if isinstance(model, dict) else ""
+
+
 def shipped_configs() -> dict[str, Path]:
     """Names and paths of the configurations that travel with the package (or lie in the checkout's `configs`)."""
     here = Path(__file__).resolve().parent

@@ -46,12 +46,13 @@ def train(source: str | Path, overrides: Iterable[str] = (), *, progress: bool =
         ValueError: settings that no run could end well with, or weights that have diverged.
     """
     overrides = list(overrides)
-    name = _model_name(source)
+    given = config.content(source)
+    name = config.model_name(source)
     if name == "perspose":
         from bodyreg.training.perspose import train_perspose
 
         return train_perspose(source, overrides, progress=progress)
-    if _has_section(source, "adaptation"):
+    if "adaptation" in given:
         from bodyreg.training.poseda import train_poseda
 
         return train_poseda(source, overrides, progress=progress)
@@ -59,7 +60,7 @@ def train(source: str | Path, overrides: Iterable[str] = (), *, progress: bool =
         from bodyreg.training.lifters import train_lifter
 
         return train_lifter(source, overrides, progress=progress)
-    if name == "dsr" or _has_section(source, "semantic"):
+    if name == "dsr" or "semantic" in given:
         from bodyreg.training.semantic import train_semantic
 
         return train_semantic(source, overrides, progress=progress)
@@ -147,26 +148,6 @@ def quiet_lightning() -> Iterator[None]:
 
 def _is_terminal() -> bool:
     return sys.stderr.isatty()
-
-
-def _model_name(source: str | Path) -> str:
-    """Name of the model that a configuration is for: PersPose's published recipe and lifters have settings apart."""
-    model = _content(source).get("model")
-    return str(model.get("name", "")) if isinstance(model, dict) else ""
-
-
-def _has_section(source: str | Path, name: str) -> bool:
-    return name in _content(source)
-
-
-def _content(source: str | Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(config.find_config(source).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return {}  # what is wrong with the file is said where it is loaded
-    return content if isinstance(content, dict) else {}
 
 
 def start_from(model: torch.nn.Module, source: str | Path) -> None:

@@ -98,10 +98,10 @@ def train_semantic(source: str | Path, overrides: Iterable[str] = (), *, progres
     from bodyreg.training.dsr import DSRModule, DSRSettings, people_of
     from bodyreg.training.perspose_dsr import JointModule, JointSettings
     from bodyreg.training.regressor import SyntheticData
-    from bodyreg.training.run import _model_name, fit, render_people
+    from bodyreg.training.run import fit, render_people
 
     overrides = list(overrides)
-    if _model_name(source) == "dsr":
+    if config.model_name(source) == "dsr":
         settings = config.load(DSRSettings, source, overrides)
         settings.check()
         if not settings.sets:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from bodyreg import config
 from bodyreg.models.registry import ModelSettings
 
-__all__ = ["DataSettings", "LossWeights", "OptimiserSettings", "RegressorSettings", "RunSettings"]
+__all__ = [
+    "DataSettings",
+    "LossWeights",
+    "OptimiserSettings",
+    "RegressorSettings",
+    "RunSettings",
+    "regressor_settings",
+]
 
 
 @dataclass
@@ -131,3 +141,18 @@ class RegressorSettings:
                 raise ValueError(f"{name} is {value}. Give at least 1.")
         if self.data.workers < 0:
             raise ValueError(f"data.workers is {self.data.workers}. Give 0 or a number of processes.")
+
+
+def regressor_settings(source: str | Path, overrides: Iterable[str] = ()) -> RegressorSettings:
+    """The configuration of an image regressor, of the class its sections belong to: DSR's, the joint system's (with a
+    section `semantic`), or the plain one.
+
+    Raises:
+        ValueError: as `config.load`.
+    """
+    schema = RegressorSettings
+    if config.model_name(source) == "dsr":
+        from bodyreg.training.dsr import DSRSettings as schema
+    elif "semantic" in config.content(source):
+        from bodyreg.training.perspose_dsr import JointSettings as schema
+    return config.load(schema, source, overrides)
