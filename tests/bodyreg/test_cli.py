@@ -115,6 +115,21 @@ def test_evaluate_prints_and_writes_scores(monkeypatch, tmp_path):
     assert result.exit_code == 1 and "no weights file" in result.stderr
 
 
+@pytest.mark.parametrize("config", ["perspose_dsr", "dsr"])
+def test_evaluate_takes_configurations_with_sections_of_their_own(config, monkeypatch, tmp_path):
+    settings = ModelSettings(widths=[8, 8, 8, 8], depths=[1, 1, 1, 1], map_channels=8)
+    save_weights(tmp_path / "w.safetensors", build(settings), settings)
+    folders = []
+    monkeypatch.setattr(prepare, "ensure_shards", lambda folder, *_, **__: None)
+    monkeypatch.setattr(synthetic, "evaluate_synthetic", lambda loaded, body, shards, **_: folders.append(shards) or [])
+    line = ["evaluate", config, "semantic.image_size=48", "data.held_out=there"]
+    result = run([*line, "--weights", str(tmp_path / "w.safetensors")])
+    assert result.exit_code == 0, result.output
+    assert folders == [Path("there")]
+    result = run(["evaluate", config, "semantics.image_size=48"])
+    assert result.exit_code == 1 and "unknown key" in result.stderr
+
+
 @pytest.mark.parametrize(
     "error", [ValueError("The file is bad. Mend it."), MissingFileError("Cannot find SMPL."), OSError("No space left.")]
 )
