@@ -10,6 +10,7 @@ from bodyreg.config import shipped_configs
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("bodyreg", "renderers", "priors", "scripts", "tests", "configs", ".ci")
+MADE = {"__pycache__", "node_modules"}  # by tools, in folders that git ignores
 TEXT = {".py", ".toml", ".yaml", ".md", ".txt", ".json", ""}
 
 
@@ -17,7 +18,7 @@ def text_files() -> list[Path]:
     """The project's own text files, with or without git."""
     inside = [p for folder in CODE for p in (ROOT / folder).rglob("*") if p.suffix in TEXT]
     files = [p for p in [*inside, *ROOT.glob("*.*")] if p.is_file() and p.suffix in TEXT]
-    return [p for p in files if "__pycache__" not in p.parts and p.stat().st_size < 2_000_000]
+    return [p for p in files if not MADE & set(p.parts) and p.stat().st_size < 2_000_000]
 
 
 def plain(requirement: str) -> str:
@@ -55,5 +56,5 @@ def test_shipped_configurations_are_the_checkouts():
 
 def test_tree_stays_small():
     """What we ship and test stays under 50 MB."""
-    files = [p for folder in CODE for p in (ROOT / folder).rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    files = [p for folder in CODE for p in (ROOT / folder).rglob("*") if p.is_file() and not MADE & set(p.parts)]
     assert 0 < sum(path.stat().st_size for path in files) < 50e6
