@@ -1,4 +1,4 @@
-"""The command line: `bodyreg infer | refine | lift | train | evaluate | export | prepare | models | doctor`.
+"""The command line: `bodyreg infer | refine | lift | train | evaluate | export | prepare | models | view | doctor`.
 
 Commands are thin: they read options, import what they call when they call it (so that `--help` is quick), and print.
 Exit codes: 0 when every input has a record, 1 on an error of the user's (one message, no traceback), 2 on misuse.
@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from bodyreg.cli_output import Progress, names, print_rows, print_table
 from bodyreg.cli_prepare import Body, prepare_app
+from bodyreg.cli_view import VIEW_EXAMPLES, view
 
 
 class _Commands(TyperGroup):
@@ -131,6 +132,7 @@ def infer(
     overlay: Annotated[
         bool, typer.Option("--overlay/--no-overlay", help="Draw the bodies over the photographs.")
     ] = True,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Write index.html, see `bodyreg view`.")] = True,
     lift: Annotated[bool, typer.Option("--lift", help="Also lift the 2D joints of an ordered folder.")] = False,
     refine: Annotated[bool, typer.Option("--refine", help="Also move each body to its given key points.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Keep finished records of an interrupted run.")] = False,
@@ -160,6 +162,7 @@ def infer(
             formats=names(formats),
             up=up,
             overlay=overlay,
+            page=page,
             resume=resume,
             refine=refine,
             threads=threads,
@@ -445,6 +448,9 @@ def lift(
     )  # fmt: skip
     for path in written:
         typer.echo(str(path))
+
+
+app.command(epilog=VIEW_EXAMPLES)(view)
 
 
 @app.command()

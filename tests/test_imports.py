@@ -40,7 +40,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "tables": tuple(f"evaluation.{name}" for name in ("published", "tables", "plots", "command")),
     "training": ("training",),
     "inference": ("inference",),
-    "top": ("", "__main__", "cli", "cli_output", "cli_prepare", "doctor"),
+    "top": ("", "__main__", "cli", "cli_output", "cli_prepare", "cli_view", "doctor"),
 }
 _BASE = {"files", "config", "skeletons", "rotations", "windows"}
 _GEOMETRY = {"rotations", "cameras", "crops", "encoding"}

@@ -20,6 +20,7 @@ import numpy as np
 
 from bodyreg.files import atomic_write
 from bodyreg.inference.results import FRAME, UNITS, PersonResult, person_files, read_person, write_json, write_npz
+from bodyreg.inference.rig import PHOTOGRAPH_FROM_GLTF, rigged_glb
 
 if TYPE_CHECKING:
     from bodyreg.body import BodyModel
@@ -44,6 +45,7 @@ def write_person(
     faces: np.ndarray,
     formats: Iterable[str],
     up: str = "camera",
+    body: BodyModel | None = None,
 ) -> list[Path]:
     """Write one person's files `<stem>.<format>`, each whole or not at all.
 
@@ -54,6 +56,7 @@ def write_person(
         faces: (F, 3) vertex numbers, counter-clockwise from outside.
         formats: some of `FORMATS`.
         up: "camera" or "y", for OBJ and PLY.
+        body: the model of the person's parameters; with it GLB carries skeleton and skin, see `bodyreg.inference.rig`.
 
     Returns:
         the paths in the order of `formats`.
@@ -67,6 +70,10 @@ def write_person(
         if name in ("npz", "json"):
             with atomic_write(path) as temporary:
                 (write_npz if name == "npz" else write_json)(person, temporary)
+        elif name == "glb" and body is not None:
+            data = rigged_glb(person, body)
+            with atomic_write(path) as temporary:
+                temporary.write_bytes(data)
         else:
             write_mesh(path, vertices, faces, up)
         paths.append(path)
@@ -153,12 +160,12 @@ def export_results(
             persons = [read_person(file) for file in chunk]
             if frame == "crop":
                 persons = [person.in_crop_frame() for person in persons]
-            for file, person, (vertices, faces) in zip(chunk, persons, _pose(persons, body, kid, bodies), strict=True):
+            for file, person, (vertices, model) in zip(chunk, persons, _pose(persons, body, kid, bodies), strict=True):
                 stem = out / (file.relative_to(path) if path.is_dir() else Path(file.name)).with_suffix("")
                 if stem in stems:
                     raise ValueError(f"Two inputs would both be written to {stem}. Export them into separate folders.")
                 stems.add(stem)
-                written += write_person(stem, person, vertices, faces, single, up)
+                written += write_person(stem, person, vertices, model.faces.cpu().numpy(), single, up, model)
         if MOTION in wanted:
             sequence = [file for file in files if file.stem.endswith("_0")] if path.is_dir() else files
             target = out / f"{path.resolve().name if path.is_dir() else path.stem}_amass.npz"
@@ -220,22 +227,21 @@ def amass_motion(
 
 def _pose(
     persons: Sequence[PersonResult], body: Any, kid: bool, bodies: dict[Any, BodyModel]
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Vertices (V, 3) in the camera frame and faces (F, 3) of each person, skinned together where the body is one."""
+) -> list[tuple[np.ndarray, BodyModel]]:
+    """Vertices (V, 3) in the camera frame and body model of each person, skinned together where the body is one."""
     import torch
 
     groups: dict[Any, list[int]] = {}
     for index, person in enumerate(persons):
         groups.setdefault((person.body_hash, person.gender, len(person.betas)), []).append(index)
-    posed: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    posed: dict[int, tuple[np.ndarray, BodyModel]] = {}
     for members in groups.values():
         model = body_of(persons[members[0]], body, kid, bodies)
         names = ("betas", "body_pose", "global_orient", "transl")
         with torch.no_grad():
             output = model(**{name: np.stack([getattr(persons[i], name) for i in members]) for name in names})
-        faces = model.faces.cpu().numpy()
         for index, vertices in zip(members, output.vertices.cpu().numpy(), strict=True):
-            posed[index] = (vertices, faces)
+            posed[index] = (vertices, model)
     return [posed[index] for index in range(len(persons))]
 
 
@@ -291,9 +297,7 @@ def _ply(vertices: np.ndarray, faces: np.ndarray) -> bytes:
 def _glb(vertices: np.ndarray, faces: np.ndarray) -> bytes:
     import trimesh
 
-    photograph_from_gltf = np.eye(4)
-    photograph_from_gltf[:3, :3] = FLIP_YZ  # its own inverse
-    extras = {"photograph_from_gltf": photograph_from_gltf.tolist(), "photograph_frame": FRAME, "units": UNITS}
+    extras = {"photograph_from_gltf": PHOTOGRAPH_FROM_GLTF.tolist(), "photograph_frame": FRAME, "units": UNITS}
     mesh = trimesh.Trimesh(vertices, faces, process=False, metadata=extras)
     scene = trimesh.Scene(metadata=extras)
     scene.add_geometry(mesh, geom_name="body")

@@ -30,6 +30,7 @@ from bodyreg.files import sha256_file
 from bodyreg.inference.export import UPS, check_formats
 from bodyreg.inference.hmr import HMRRegressor
 from bodyreg.inference.output import CONTACT_SHEET, write_contact_sheet
+from bodyreg.inference.page import write_page
 from bodyreg.inference.pictures import Inputs, read_inputs
 from bodyreg.inference.pipeline import Pipeline
 from bodyreg.inference.regress import Regressor, check_body
@@ -139,6 +140,7 @@ def infer_folder(
     batch_size: int = 16,
     formats: Iterable[str] = ("obj", "npz", "json"),
     overlay: bool = True,
+    page: bool = True,
     resume: bool = False,
     refine: bool = False,
     up: str = "camera",
@@ -165,6 +167,7 @@ def infer_folder(
         batch_size: people a forward pass, and most photographs a group.
         formats: of each person's files. up: axes of OBJ and PLY, "camera" or "y".
         overlay: also draw the bodies over each photograph, from the side and from above, and a contact sheet.
+        page: also write `index.html`, for looking at everything in a browser.
         refine: move each body to its key points (`bodyreg.adapt.meshes`), which then must be given.
         resume: keep finished records of an interrupted run with the same settings.
         threads: for reading and for writing; default BODYREG_THREADS or the cores.
@@ -210,14 +213,15 @@ def infer_folder(
         "formats": wanted,
         "up": up,
         "overlay": overlay,
+        "page": page,
         **({"refine": True} if refine else {}),
         **({} if detector is None else {"detector": fingerprint(detector)}),
     }
     finished = resume_records(out, settings) if resume else {}
     return _run(
         files, out, settings, {file: record for file, record in finished.items() if file in files}, inputs, regressor,
-        batch_size=batch_size, formats=wanted, up=up, overlay=overlay, threads=thread_count(threads),
-        progress=progress, clock=clock or StageClock(), refine=refine,
+        batch_size=batch_size, formats=wanted, up=up, overlay=overlay, page=page,
+        threads=thread_count(threads), progress=progress, clock=clock or StageClock(), refine=refine,
     )  # fmt: skip
 
 
@@ -230,6 +234,7 @@ def _run(
     regressor: Regressor,
     *,
     overlay: bool,
+    page: bool,
     progress: Progress | None,
     clock: StageClock,
     **options: Any,
@@ -240,7 +245,7 @@ def _run(
     writer = ResultsWriter(out, settings, finished.values())
     thumbnails: dict[str, np.ndarray] = {}
     pipeline = Pipeline(
-        files, out, output_stems(files), finished, inputs, regressor, overlay=overlay, clock=clock, **options
+        files, out, output_stems(files), finished, inputs, regressor, overlay=overlay, page=page, clock=clock, **options
     )
     try:
         writer.close()  # the settings stand there from the start, and a disk that cannot be written is found out now
@@ -256,6 +261,9 @@ def _run(
             with clock("overlay"):
                 if write_contact_sheet(out, records, thumbnails) is None:
                     (out / CONTACT_SHEET).unlink(missing_ok=True)
+        if page:
+            with clock("page"):
+                write_page(out)
     except OSError as error:
         with contextlib.suppress(OSError):
             writer.close()

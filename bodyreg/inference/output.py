@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from bodyreg.body import BodyModel
 from bodyreg.files import atomic_write
 from bodyreg.inference.export import write_person
+from bodyreg.inference.page import write_page_data, write_page_pictures
 from bodyreg.inference.pictures import Picture
 from bodyreg.inference.placing import PlacedPerson
 from bodyreg.inference.results import PhotoRecord
@@ -32,11 +35,12 @@ def write_picture(
     stem: str,
     picture: Picture,
     people: Sequence[PlacedPerson],
-    faces: np.ndarray,
+    body: BodyModel,
     *,
     formats: Sequence[str],
     up: str,
     overlay: bool,
+    page: bool,
     threads: int,
     clock: StageClock,
 ) -> tuple[PhotoRecord, np.ndarray | None]:
@@ -44,16 +48,19 @@ def write_picture(
 
     Args:
         stem: of the files, relative to `out`, with forward slashes.
-        people: largest box first. faces: (F, 3) of their meshes.
+        people: largest box first. body: the model they are poses of.
         formats, up: see `bodyreg.inference.export.write_person`.
         overlay: also draw the bodies over the photograph, and from the side and from above.
+        page: also write what the folder's `index.html` shows of the photograph.
         threads: for drawing.
     """
     paths: list[Path] = []
+    faces = body.faces.cpu().numpy()
     with clock("export"):
         for k, person in enumerate(people):
-            paths += write_person(out / f"{stem}_{k}", person.result, person.vertices, faces, formats, up)
-    small = None
+            paths += write_person(out / f"{stem}_{k}", person.result, person.vertices, faces, formats, up, body)
+    photo = picture.photo.rgb if picture.photo.rgb.size else None
+    small = drawn = None
     if overlay and people:
         with clock("overlay"):
             meshes = [person.vertices for person in people]
@@ -85,6 +92,12 @@ def write_picture(
         files=[path.relative_to(out).as_posix() for path in paths],
         notes=picture.notes,
     )
+    if page:
+        with clock("page"):
+            shown = thumbnail(photo) if small is None and photo is not None else small
+            for_page = write_page_pictures(out, stem, photo, drawn, shown)
+            for_page.append(write_page_data(out, stem, record, people, faces))
+        record = replace(record, files=record.files + [path.relative_to(out).as_posix() for path in for_page])
     return record, small
 
 

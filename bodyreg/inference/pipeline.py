@@ -62,7 +62,7 @@ class Pipeline:
         finished: records of files that need not be made again.
         inputs: what the user said about the photographs.
         regressor: the network.
-        batch_size, formats, up, overlay, threads, clock, refine: see `bodyreg.inference.folder.infer_folder`.
+        batch_size, formats, up, overlay, page, threads, clock, refine: see `bodyreg.inference.folder.infer_folder`.
     """
 
     def __init__(
@@ -78,19 +78,19 @@ class Pipeline:
         formats: Sequence[str],
         up: str,
         overlay: bool,
+        page: bool,
         threads: int,
         clock: StageClock,
         refine: bool = False,
     ) -> None:
         self._entries = [_Entry(file, path, finished.get(file)) for file, path in files.items()]
         self._out, self._stems, self._inputs, self._regressor = out, stems, inputs, regressor
-        self._batch_size, self._formats, self._up, self._overlay = batch_size, formats, up, overlay
+        self._batch_size, self._formats, self._up, self._overlay, self._page = batch_size, formats, up, overlay, page
         self._threads, self._clock, self._refine = threads, clock, refine
         settings = regressor.settings
         self._cut = CropSettings(
             regressor.crop_hw, settings.margin, settings.perspective_rotation, settings.reference_pixels
         )
-        self._faces = regressor.body.faces.cpu().numpy()
         self._memory = _PixelBudget(LIVE_PIXELS)
         self._thumbnails = 0
 
@@ -266,8 +266,8 @@ class Pipeline:
             if lost:
                 picture.notes.append(fault)
             record, small = write_picture(
-                self._out, self._stems[picture.file], picture, kept, self._faces, formats=self._formats, up=self._up,
-                overlay=self._overlay, threads=1, clock=self._clock,
+                self._out, self._stems[picture.file], picture, kept, self._regressor.body, formats=self._formats,
+                up=self._up, overlay=self._overlay, page=self._page, threads=1, clock=self._clock,
             )  # fmt: skip
         except ValueError as error:
             return PhotoRecord(picture.file, "refused", str(error)), None

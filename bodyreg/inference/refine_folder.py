@@ -7,6 +7,7 @@ written as they were. Where the photographs are at hand, overlays are drawn anew
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,9 +23,11 @@ from bodyreg.cameras import Camera
 from bodyreg.data.folder import Photo, read_image
 from bodyreg.data.inputs import Keypoints, lookup, read_keypoints
 from bodyreg.data.parsing import read_parsing
+from bodyreg.files import atomic_write
 from bodyreg.inference.export import body_of
 from bodyreg.inference.folder import FolderSummary, Progress, fingerprint
 from bodyreg.inference.output import SHEET_LIMIT, write_contact_sheet, write_picture
+from bodyreg.inference.page import PAGE_FILES, write_page
 from bodyreg.inference.pictures import Picture
 from bodyreg.inference.placing import PlacedPerson
 from bodyreg.inference.refine import BATCH, match_keypoints, refine_people
@@ -145,8 +148,8 @@ def refine_results(
             model = body_of(job.people[0], body, False, bodies)
             picture, overlay = _picture(job, Path(photos) if photos is not None else None)
             record, small = write_picture(
-                out, stems[job.record.file], picture, people, model.faces.cpu().numpy(), formats=job.formats,
-                up=str(earlier.get("up", "camera")), overlay=overlay, threads=1, clock=clock,
+                out, stems[job.record.file], picture, people, model, formats=job.formats,
+                up=str(earlier.get("up", "camera")), overlay=overlay, page=True, threads=1, clock=clock,
             )  # fmt: skip
             if small is not None and len(thumbnails) < SHEET_LIMIT:
                 thumbnails[record.file] = small
@@ -156,7 +159,7 @@ def refine_results(
     waiting: list[_Job] = []
     for record in records:
         if record.status != "done":
-            finish(record)
+            finish(_carried_over(record, results, out))
             continue
         try:
             waiting.append(_open(record, results, stems[record.file], lookup(detections, record.file) or [], source))
@@ -169,7 +172,18 @@ def refine_results(
     finished = writer.close()
     if thumbnails:
         write_contact_sheet(out, finished, thumbnails)
+    write_page(out)
     return FolderSummary(out, tuple(finished), 0, time.perf_counter() - start, dict(clock.seconds))
+
+
+def _carried_over(record: PhotoRecord, results: Path, out: Path) -> PhotoRecord:
+    """The record of a photograph without people, whose files (what the page shows of it) are copied."""
+    shown = (name for name in record.files if name.startswith(f"{PAGE_FILES}/") and ".." not in Path(name).parts)
+    kept = [name for name in shown if (results / name).is_file()]
+    for name in kept:
+        with atomic_write(out / name) as temporary:
+            shutil.copyfile(results / name, temporary)
+    return replace(record, files=kept)
 
 
 def _one_by_one(

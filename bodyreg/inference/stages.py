@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 __all__ = ["STAGES", "StageClock"]
 
-STAGES = ("decode", "people", "crop", "network", "skinning", "export", "overlay")
+STAGES = ("decode", "people", "crop", "network", "skinning", "export", "overlay", "page")
 """Reading pictures; finding people; cropping; network with decoding and inverse kinematics; posing the mesh and
-regressing joints; mesh and parameter files; overlays, views and the contact sheet."""
+regressing joints; mesh and parameter files; overlays, views and the contact sheet; what the
+page shows."""
 
 
 class StageClock:

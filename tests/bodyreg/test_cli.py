@@ -159,7 +159,7 @@ def test_misuse_is_exit_2(line):
 def test_only_commands_that_exist_are_listed():
     listed = {command.name or command.callback.__name__ for command in app.registered_commands}
     assert listed | {group.name for group in app.registered_groups} == {
-        "infer", "lift", "refine", "export", "train", "evaluate", "prepare", "models", "doctor",
+        "infer", "lift", "refine", "export", "train", "evaluate", "prepare", "models", "view", "doctor",
     }  # fmt: skip
 
 

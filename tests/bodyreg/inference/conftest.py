@@ -70,7 +70,7 @@ def person_parameters(seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.fixture(name="person_parameters")
+@pytest.fixture(name="person_parameters", scope="session")
 def person_parameters_fixture():
     return person_parameters
 

@@ -132,6 +132,7 @@ def test_people_are_numbered_by_size_and_all_are_drawn(tmp_path, knowing, save_p
     assert records[0].people[0]["box_xywh"] == first.box_xywh.tolist()
     assert sorted(records[0].files) == sorted(
         [f"two_{k}.{kind}" for k in (0, 1) for kind in ("npz", "ply", "glb")] + ["two_overlay.png", "two_views.png"]
+        + [f"index_files/two_{name}" for name in ("photo.jpg", "mesh.jpg", "thumb.jpg", "data.js")]
     )
     assert all((tmp_path / "out" / name).is_file() for name in records[0].files)
     assert (tmp_path / "out" / "contact_sheet.png").is_file()
@@ -223,9 +224,9 @@ def test_a_small_memory_holds_up_the_reading_but_not_the_job(tmp_path, regressor
     assert summary.count("done") == 6
 
 
-def test_without_overlay_there_are_only_the_files_asked_for(tmp_path, regressor, save_photo, tree_of):
+def test_without_overlay_and_page_there_are_only_the_files_asked_for(tmp_path, regressor, save_photo, tree_of):
     save_photo(tmp_path / "in" / "a.png")
-    infer_folder(tmp_path / "in", tmp_path / "out", regressor=regressor, overlay=False, formats=("json",))
+    infer_folder(tmp_path / "in", tmp_path / "out", regressor=regressor, overlay=False, page=False, formats=["json"])
     assert set(tree_of(tmp_path / "out")) == {"a_0.json", "results.json"}
 
 
@@ -237,7 +238,8 @@ def test_nobody_in_the_picture_is_a_record_too(tmp_path, regressor):
         tmp_path / "in", tmp_path / "out", regressor=regressor, people="hog",
         progress=lambda done, total, label: seen.append((done, total, label)),
     )  # fmt: skip
-    assert summary.records[0].status == "nobody" and summary.records[0].files == []
+    assert summary.records[0].status == "nobody"
+    assert summary.records[0].files == [f"index_files/grey_{name}" for name in ("photo.jpg", "thumb.jpg", "data.js")]
     assert seen == [(1, 1, "grey.png")] and not (tmp_path / "out" / "contact_sheet.png").exists()
 
 
