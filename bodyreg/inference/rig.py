@@ -26,6 +26,7 @@ PHOTOGRAPH_FROM_GLTF = np.diag([1.0, -1.0, -1.0, 1.0])
 """(4, 4) half turn about x, its own inverse."""
 CORRECTIVES = "pose_correctives"
 _COLOUR = (0.35, 0.51, 0.79, 1.0)  # linear
+_FIRST_JOINT = 1  # among the nodes; the mesh stands before it
 _PER_SET = 4  # joints in each JOINTS_n and WEIGHTS_n
 
 
@@ -65,7 +66,7 @@ def rigged_glb(person: PersonResult, body: BodyModel) -> bytes:
         "body_name": person.body_name, "body_hash": person.body_hash, "gender": person.gender,
     }  # fmt: skip
     skin = gltf.Skin(
-        joints=[2 + j for j in range(24)], skeleton=2, name="smpl",
+        joints=[_FIRST_JOINT + j for j in range(24)], skeleton=_FIRST_JOINT, name="smpl",
         inverseBindMatrices=file.add(inverse_bind.transpose(0, 2, 1).astype("<f4")),  # by columns
     )  # fmt: skip
     mesh = gltf.Mesh(
@@ -75,9 +76,8 @@ def rigged_glb(person: PersonResult, body: BodyModel) -> bytes:
     surface = gltf.PbrMetallicRoughness(baseColorFactor=list(_COLOUR), metallicFactor=0.0, roughnessFactor=0.6)
     content = gltf.GLTF2(
         asset=gltf.Asset(version="2.0", generator="bodyreg"), scene=0, extras=extras,
-        scenes=[gltf.Scene(nodes=[0], extras=extras)],
+        scenes=[gltf.Scene(nodes=[0, _FIRST_JOINT], extras=extras)],
         nodes=[
-            gltf.Node(name="person", children=[1, 2]),
             gltf.Node(name="body", mesh=0, skin=0),
             *_joint_nodes(gltf, body, joints, R_local.numpy(), person.transl),
         ],
@@ -101,7 +101,7 @@ def _joint_nodes(gltf: Any, body: BodyModel, joints: np.ndarray, R_local: np.nda
         nodes.append(
             gltf.Node(
                 name=name, translation=offset.tolist(), rotation=Rotation.from_matrix(R).as_quat().tolist(),
-                children=[2 + k for k, other in enumerate(body.parents) if other == j],
+                children=[_FIRST_JOINT + k for k, other in enumerate(body.parents) if other == j],
             )  # fmt: skip
         )
     return nodes
