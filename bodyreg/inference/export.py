@@ -5,7 +5,7 @@ saved parameters and a body model, without a network.
 
 Frames: OBJ and PLY are in the photograph's camera frame (OpenCV axes: x right, y down, z forward), metres, translation
 included; `up="y"` turns them by 180 degrees about x for viewers that expect y up. GLB is y up always, as glTF demands,
-with the matrix back in its `extras`.
+with the matrix back in its `extras`; motion is z up always, as AMASS is, the camera being taken for level.
 """
 
 from __future__ import annotations
@@ -19,7 +19,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bodyreg.files import atomic_write
-from bodyreg.inference.results import FRAME, UNITS, PersonResult, person_files, read_person, write_json, write_npz
+from bodyreg.inference.results import (
+    FRAME,
+    RESULTS,
+    UNITS,
+    PersonResult,
+    person_files,
+    read_person,
+    read_results,
+    write_json,
+    write_npz,
+)
 from bodyreg.inference.rig import PHOTOGRAPH_FROM_GLTF, rigged_glb
 
 if TYPE_CHECKING:
@@ -36,6 +46,11 @@ FRAMES = ("photograph", "crop")
 
 FLIP_YZ = np.diag([1.0, -1.0, -1.0])
 """(3, 3) turn by 180 degrees about x: from OpenCV's camera axes to y up, z backward, and back."""
+_WORLD_FROM_CAM = {
+    "camera": np.eye(3),
+    "y": FLIP_YZ,
+    "z": np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]]),  # x right, y forward
+}
 
 
 def write_person(
@@ -128,7 +143,7 @@ def export_results(
         formats: some of `FORMATS`, and "amass" for one `<folder>_amass.npz` with person 0 of each picture in order.
         body: a body model, "free", "smpl", or where the user's SMPL files are; None takes the body that each record
             names. It must be the very model that the parameters were made for.
-        up: "camera" or "y", for OBJ, PLY and motion.
+        up: "camera" or "y", for OBJ and PLY.
         frame: "photograph", or "crop" for the camera that Perspective Rotation turned onto each person, in which the
             network speaks (not for GLB and motion, whose frame is fixed).
         framerate: pictures a second, recorded in motion files.
@@ -169,7 +184,8 @@ def export_results(
         if MOTION in wanted:
             sequence = [file for file in files if file.stem.endswith("_0")] if path.is_dir() else files
             target = out / f"{path.resolve().name if path.is_dir() else path.stem}_amass.npz"
-            motion = amass_motion([read_person(file) for file in sequence], body, up=up, framerate=framerate, kid=kid)
+            motion = amass_motion([read_person(file) for file in sequence], body, framerate=framerate, kid=kid)
+            _warn_of_gaps(path)
             with atomic_write(target) as temporary:
                 np.savez_compressed(temporary, **motion)
             written.append(target)
@@ -180,18 +196,24 @@ def amass_motion(
     persons: Sequence[PersonResult],
     body: str | Path | BodyModel | None = None,
     *,
-    up: str = "camera",
+    up: str = "z",
     framerate: float = 30.0,
     kid: bool = False,
 ) -> dict[str, Any]:
     """One person over time as AMASS-style arrays (Mahmood et al., ICCV 2019, for SMPL's 24 joints).
 
     `poses` (T, 72) axis-angle, `trans` (T, 3) metres, `betas` (S,), `gender`, `mocap_framerate`. The shape is the mean
-    over time, and the translations are set so that each pelvis stays where it was. The frame is the camera's, or y up.
+    over time, and the translations are set so that each pelvis stays where it was.
+
+    Args:
+        up: "z" for AMASS's world (x right, y forward, z up, the camera level at its origin), which readers of AMASS
+            expect; "y" for y up, z backward; "camera" for the photographs' camera frame.
 
     Raises:
-        ValueError: for nobody, or people of different body models.
+        ValueError: for nobody, people of different body models, or an unknown `up`.
     """
+    if up not in _WORLD_FROM_CAM:
+        raise ValueError(f"There is no up direction {up!r} of motion. Choose one of {', '.join(_WORLD_FROM_CAM)}.")
     if not persons:
         raise ValueError("There is nobody to make a motion of. Give a result folder with people in it.")
     if not (np.isfinite(framerate) and framerate > 0):
@@ -210,9 +232,8 @@ def amass_motion(
     mean_pelvis = model.rest_joints(mean[None])[0, 0].double().cpu().numpy()
     orient = np.stack([person.global_orient for person in persons])
     root = pelvis + np.stack([person.transl for person in persons])  # where each pelvis is
-    if up == "y":
-        orient = _turned(orient)
-        root = root @ FLIP_YZ.T
+    turn = _WORLD_FROM_CAM[up]
+    orient, root = _turned(orient, turn), root @ turn.T
     return {
         "poses": np.concatenate([orient, np.stack([person.body_pose for person in persons])], axis=1),
         "trans": root - mean_pelvis,
@@ -261,14 +282,26 @@ def body_of(person: PersonResult, body: Any, kid: bool, bodies: dict[Any, BodyMo
     return model
 
 
-def _turned(orient_aa: np.ndarray) -> np.ndarray:
-    """Global orientations (T, 3) axis-angle after the turn to y up."""
+def _turned(orient_aa: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """Global orientations (T, 3) axis-angle after a turn (3, 3) of the world."""
     import torch
 
     from bodyreg.rotations import aa_from_matrix, matrix_from_aa
 
     R_root = matrix_from_aa(torch.from_numpy(orient_aa))
-    return aa_from_matrix(torch.from_numpy(FLIP_YZ) @ R_root).numpy()
+    return aa_from_matrix(torch.from_numpy(turn) @ R_root).numpy()
+
+
+def _warn_of_gaps(folder: Path) -> None:
+    """Motion has no place for pictures without people: say how many it closes up over."""
+    if not (folder / RESULTS).is_file():
+        return
+    gaps = [record.file for record in read_results(folder)[0] if record.status != "done"]
+    if gaps:
+        log.warning(
+            "Pictures of %s without people: %d, the first %s. The motion leaves them out, and its time runs on.",
+            folder, len(gaps), gaps[0],
+        )  # fmt: skip
 
 
 # ---- formats --------------------------------------------------------------------------------------------------------

@@ -10,11 +10,13 @@ import torch
 import trimesh
 
 from bodyreg.body import BodyModel
+from bodyreg.data.motion import read_amass
 from bodyreg.inference import export
 from bodyreg.inference.export import amass_motion, export_results, write_mesh, write_person
 from bodyreg.inference.results import PersonResult, PhotoRecord, ResultsWriter, read_person
 
 FLIP = np.diag([1.0, -1.0, -1.0])
+WORLD_FROM_CAM = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # AMASS's world: z up
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +189,41 @@ def test_motion_is_in_order_and_keeps_every_pelvis_in_place(tmp_path, body, resu
     )
     for joints, one in zip(posed.joints, persons, strict=True):
         pelvis = one.transl + body.rest_joints(one.betas[None])[0, 0].numpy()
-        np.testing.assert_allclose(joints[0], pelvis, atol=1e-5)
+        np.testing.assert_allclose(joints[0], pelvis @ WORLD_FROM_CAM.T, atol=1e-5)
+
+
+@pytest.mark.parametrize("up", ["z", "y"])
+def test_readers_of_amass_find_the_photographed_joints_again(tmp_path, body, up):
+    """The camera taken for level: in the file x right, y forward, z up; our own reader can make that y up."""
+    betas = np.random.default_rng(9).normal(size=10)
+    persons = [person(body, seed, betas=betas) for seed in range(4)]
+    for k, one in enumerate(persons):
+        write_person(tmp_path / "walk" / f"{k:03d}_0", one, vertices_of(body, one), body.faces.numpy(), ["npz"])
+    (path,) = export_results([tmp_path / "walk"], tmp_path / "o", ["amass"], framerate=12.5)
+    motion = read_amass(path, up=up)
+    assert (len(motion), motion.fps, motion.gender, motion.name) == (4, 12.5, "neutral", "walk_amass")
+    np.testing.assert_allclose(motion.betas, betas, atol=1e-6)
+    poses = motion.poses.reshape(4, 72).astype(float)
+    posed = body(np.repeat(betas[None], 4, 0), poses[:, 3:], poses[:, :3], motion.trans)
+    # Readers turn the translation with the world, which is right up to one offset (see read_amass).
+    rest = body.rest_joints(betas[None])[0, 0].numpy()
+    turn = WORLD_FROM_CAM if up == "z" else FLIP
+    offset = 0 if up == "z" else (FLIP @ WORLD_FROM_CAM.T @ rest) - rest
+    for frame, one in enumerate(persons):
+        vertices = vertices_of(body, one) @ turn.T
+        parameters = {name: getattr(one, name)[None] for name in ("betas", "body_pose", "global_orient", "transl")}
+        joints = body(**parameters).joints[0].numpy() @ turn.T
+        np.testing.assert_allclose(posed.vertices[frame].numpy() + offset, vertices, atol=2e-5)
+        np.testing.assert_allclose(posed.joints[frame].numpy() + offset, joints, atol=2e-5)
+
+
+def test_motion_tells_of_pictures_that_it_leaves_out(tmp_path, body, caplog):
+    one = person(body)
+    paths = write_person(tmp_path / "r" / "a_0", one, vertices_of(body, one), body.faces.numpy(), ["npz"])
+    records = [PhotoRecord("a.jpg", "done", files=[path.name for path in paths]), PhotoRecord("b.jpg", "nobody")]
+    ResultsWriter(tmp_path / "r", {}, records).close()
+    export_results([tmp_path / "r"], tmp_path / "o", ["amass"])
+    assert "without people: 1" in caplog.text and "b.jpg" in caplog.text
 
 
 def test_motion_with_y_up_is_the_turned_motion(body):
@@ -203,6 +239,8 @@ def test_motion_refuses_nobody_mixtures_and_bad_rates(body):
         amass_motion([], body)
     with pytest.raises(ValueError, match="mixes the bodies"):
         amass_motion([person(body), person(body, body_hash="other")], body)
+    with pytest.raises(ValueError, match="up direction"):
+        amass_motion([person(body)], body, up="x")
     for rate in (0, np.nan, -1):
         with pytest.raises(ValueError, match="frame rate"):
             amass_motion([person(body)], body, framerate=rate)
