@@ -27,7 +27,9 @@ def main() -> int:
     code = subprocess.run([*command, *arguments], cwd=ROOT).returncode
     if code == 0:
         overlays = sorted(p.relative_to(ROOT) for p in OUT.rglob("*_overlay.png"))
-        print(f"\nThe results lie in {OUT}. For a first look:")
+        print(f"\nThe results lie in {OUT}. For a first look, open this page in a browser:")
+        print(f"  {(OUT / 'index.html').relative_to(ROOT)}")
+        print("or these pictures:")
         for path in overlays:
             print(f"  {path}")
         print("Beside each overlay: the body as OBJ (any mesh viewer) and its SMPL parameters as npz and JSON.")

@@ -89,6 +89,7 @@ export function create(canvas) {
   let selected = -1;
   let bones = false;
   let view = "camera";
+  let turned = false; // by the user, since the last view
   let frame = 0;
 
   const draw = () => {
@@ -100,12 +101,14 @@ export function create(canvas) {
     frame ||= requestAnimationFrame(draw);
   };
   controls.addEventListener("change", ask);
+  controls.addEventListener("start", () => { turned = true; });
 
   function frameView() {
     const shown = selected < 0 ? around : people[selected].mesh.geometry.boundingSphere;
     const half = Math.min(FIELD_OF_VIEW / 2, (Math.atan(Math.tan((FIELD_OF_VIEW * Math.PI) / 360) * camera.aspect) * 180) / Math.PI);
     const distance = (shown.radius * 1.08) / Math.sin((half * Math.PI) / 180);
     const direction = view === "camera" ? shown.center.clone().negate() : new Vector3(...VIEWS[view]);
+    turned = false;
     controls.enableDamping = false; // a swing from before must not turn the new view
     controls.update();
     controls.enableDamping = true;
@@ -181,7 +184,8 @@ export function create(canvas) {
     renderer.setSize(width, height, false);
     camera.aspect = width / height;
     camera.updateProjectionMatrix();
-    ask();
+    if (turned || !people.length) ask();
+    else frameView();
   }
 
   return {

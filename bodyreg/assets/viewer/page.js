@@ -161,9 +161,10 @@
     const compare = $("compare");
     const caption = compare.nextElementSibling;
     compare.style.cssText = caption.style.cssText = "";
-    if (!size || !compare.clientWidth) return;
+    const room = matchMedia("(max-width: 820px)").matches ? 0.7 * innerHeight : compare.clientHeight;
+    if (!size || !compare.clientWidth || !room) return;
     const [h, w] = size;
-    const scale = Math.min(compare.clientWidth / w, compare.clientHeight / h);
+    const scale = Math.min(compare.clientWidth / w, room / h);
     compare.style.cssText = `flex:none;align-self:center;width:${w * scale}px;height:${h * scale}px`;
     caption.style.cssText = `align-self:center;width:${w * scale}px`;
     slide();
