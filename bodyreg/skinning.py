@@ -2,33 +2,51 @@
 
 Formulas: Loper et al., "SMPL: A Skinned Multi-Person Linear Model" (SIGGRAPH Asia 2015). The arrangement
 is ours: shape and pose correctives are one matrix product, coordinates are stored before vertices so that everything
-runs along contiguous memory, and the chain is walked by levels of the tree instead of joint by joint.
+runs along contiguous memory, and the chain is walked by levels of the tree instead of joint by joint. On processors, in
+float32, kernels do the same (`bodyreg.skinning_cpu`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    import numpy as np
 
 #: Without gradients the batch is skinned in slices of this many bodies, so that the memory for blended transforms
 #: (12 numbers a vertex) stays small; measured fastest on one thread for 6,890 vertices among 4, 8, 16, 32.
 SLICE = 32
 
 
+class SparseWeights(NamedTuple):
+    """The weights (V, 24) that are not zero and their joints: those of vertex v are from begin[v] to begin[v + 1]."""
+
+    begin: np.ndarray
+    joint: np.ndarray
+    weight: np.ndarray
+
+    @staticmethod
+    def of(weights: np.ndarray, dtype: type = np.float32) -> SparseWeights | None:
+        """None where vertices hang on so many joints, more than eight in the mean, that nothing is won."""
+        vertex, joint = np.nonzero(weights)
+        if len(vertex) > 8 * len(weights):
+            return None
+        begin = np.searchsorted(vertex, np.arange(len(weights) + 1))
+        return SparseWeights(begin, joint, weights[vertex, joint].astype(dtype))
+
+
 class SkinningTensors(NamedTuple):
-    """template (1, 3V), x of all vertices first; dirs (S + 207, 3V) shape then pose correctives; rest (24, 3) joints of
-    the mean shape and rest_dirs (S, 72) their change with each beta; weights (V, 24). Metres."""
+    """template (1, 3V), x of all vertices first; dirs (S + 207, 3V) shape then pose correctives, fastest if its
+    transpose is contiguous; rest (24, 3) joints of the mean shape and rest_dirs (S, 72) their change with each beta;
+    weights (V, 24), and the same as `sparse` for processors. Metres."""
 
     template: Tensor
     dirs: Tensor
     rest: Tensor
     rest_dirs: Tensor
     weights: Tensor
+    sparse: SparseWeights | None = None
 
 
 class Tree(NamedTuple):
@@ -59,6 +77,28 @@ def skin(model: SkinningTensors, tree: Tree, betas: Tensor, R_local: Tensor,
     Returns:
         (B, V, 3) vertices, (B, 24, 3) joints, (B, 24, 3, 3) global rotations.
     """
+    if _fused(model, betas, R_local, transl):
+        from bodyreg.skinning_cpu import FusedSkinning  # Numba is slow to import
+
+        return FusedSkinning.apply(model, tree, betas.contiguous(), R_local.contiguous(), transl.contiguous())
+    return skin_plain(model, tree, betas, R_local, transl)
+
+
+def _fused(model: SkinningTensors, *inputs: Tensor) -> bool:
+    """Whether the kernels can do it. Whoever transforms or compiles functions of tensors gets plain operations."""
+    return (
+        model.sparse is not None
+        and all(x.device.type == "cpu" and x.dtype == torch.float32 for x in inputs)
+        and not any(x.requires_grad for x in model[:5])
+        and not torch.compiler.is_compiling()
+        and not any(torch._C._functorch.is_functorch_wrapped_tensor(x) for x in inputs)
+        and not any(torch.autograd.forward_ad.unpack_dual(x).tangent is not None for x in inputs)
+    )
+
+
+def skin_plain(model: SkinningTensors, tree: Tree, betas: Tensor, R_local: Tensor,
+               transl: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `skin`, by PyTorch's operations alone: any device, any type, any order of derivatives."""
     batch = len(betas)
     rest = torch.addmm(model.rest.reshape(1, 72), betas, model.rest_dirs).view(-1, 24, 3)
     R_global, joints = chain(R_local, rest, tree)

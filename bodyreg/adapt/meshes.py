@@ -27,7 +27,7 @@ from bodyreg.body import BodyModel
 from bodyreg.body_joints import regressor_matrix
 from bodyreg.cameras import project
 from bodyreg.rotations import aa_from_matrix, matrix_from_aa
-from bodyreg.skinning import SkinningTensors, Tree, coordinate_major, skin
+from bodyreg.skinning import SkinningTensors, SparseWeights, Tree, coordinate_major, skin
 from priors.pose import PosePrior
 
 __all__ = ["UNIT_CROP", "BodyParameters", "ImageTerm", "MeshSettings", "RefinedBodies", "refine_bodies"]
@@ -184,7 +184,7 @@ class _Points:
         rest_dirs = torch.einsum("jv,vcs->sjc", body.J_regressor, body.shapedirs).reshape(body.num_betas, 72)
         self._model = SkinningTensors(
             body.v_template[index].t().reshape(1, -1), torch.from_numpy(coordinate_major(dirs)).to(device, dtype), rest,
-            rest_dirs, body.weights[index],
+            rest_dirs, body.weights[index], SparseWeights.of(body.weights[index].cpu().numpy()),
         )  # fmt: skip
 
     def __call__(self, betas: Tensor, R_local: Tensor, transl: Tensor) -> tuple[Tensor, Tensor]:
