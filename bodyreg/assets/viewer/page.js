@@ -302,6 +302,7 @@
     const { view } = event.target.dataset;
     if (view) { scene?.look(view); press(view); }
   };
+  $("canvas").addEventListener("pointerdown", () => press("")); // turned by hand, it is none of the named views
   $("skeleton").onclick = () => {
     const on = $("skeleton").getAttribute("aria-pressed") !== "true";
     $("skeleton").setAttribute("aria-pressed", on);

@@ -7,7 +7,6 @@ messages, each ended by a zero byte.
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
 import os
 import select
@@ -30,7 +29,9 @@ _OPTIONS = (
 
 
 def find_chromium() -> str | None:
-    """Path of a Chromium: what BODYREG_CHROMIUM says, else the first on the search path."""
+    """Path of a Chromium: what BODYREG_CHROMIUM says, else the first on the search path; its pipe needs POSIX."""
+    if os.name != "posix":
+        return None
     named = os.environ.get("BODYREG_CHROMIUM")
     return named or next((path for name in NAMES if (path := shutil.which(name))), None)
 
@@ -51,6 +52,8 @@ class Chromium:
         self._fired: list[str] = []
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
+        import fcntl  # of POSIX alone
+
         # Moved up first: one of them may be 3 or 4 already.
         theirs = [fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in (to_browser, from_browser)]
         command = [executable, *_OPTIONS, f"--window-size={size_wh[0]},{size_wh[1]}", f"--user-data-dir={profile}"]

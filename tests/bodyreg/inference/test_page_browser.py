@@ -248,11 +248,14 @@ def test_a_thousand_photographs_open_at_once(browser, records, tmp_path):
     write_page(tmp_path)
     seconds = browser.open(tmp_path / PAGE)
     assert browser.evaluate("document.querySelectorAll('.card').length") == 1000
+    seen = "(k => { const i = document.querySelectorAll('.card img')[k]; return i.complete && i.naturalWidth > 0; })"
+    browser.wait_for(f"{seen}(0)")
+    browser.settle()
     loaded = [url for url in browser.requests if PAGE_FILES in url]
     assert 0 < len(loaded) < 200 and all(url.endswith("_thumb.jpg") for url in loaded)
     assert seconds < 5  # a third of a second on an idle machine
     browser.evaluate("document.querySelectorAll('.card')[999].scrollIntoView()")
-    browser.wait_for("(i => i.complete && i.naturalWidth > 0)(document.querySelectorAll('.card img')[999])")
+    browser.wait_for(f"{seen}(999)")
     browser.evaluate("document.querySelectorAll('.card')[999].click()")
     browser.wait_for(READY)
     assert text(browser, "#place") == "1000 of 1000"
