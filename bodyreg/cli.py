@@ -56,6 +56,8 @@ bodyreg infer photos --out results --people whole --focal-mm 26
 bodyreg infer photos --out results --intrinsics K.json --no-overlay --resume
 
 bodyreg infer photos --out results --model perspose --weights FILE --body smpl
+
+RAY_ADDRESS=HEAD:6379 bodyreg infer photos --out results --engine ray --resume
 """
 _REFINE_EXAMPLES = """Examples:
 
@@ -137,6 +139,7 @@ def infer(
     refine: Annotated[bool, typer.Option("--refine", help="Also move each body to its given key points.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Keep finished records of an interrupted run.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Reading and writing threads; default: cores.")] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: over a Ray cluster that sees the same folders.")] = "local",
 ) -> None:
     """Pose every person in a folder of photographs."""
     from bodyreg.inference.folder import infer_folder
@@ -166,6 +169,7 @@ def infer(
             resume=resume,
             refine=refine,
             threads=threads,
+            engine=engine,
             progress=progress,
         )
     refused = [record for record in summary.records if record.status == "refused"]

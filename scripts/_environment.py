@@ -20,7 +20,10 @@ VENV = ROOT / ".venv"
 STAMP = VENV / "bodyreg-environment.json"
 OLDEST_PYTHON = (3, 11)
 # Extras that bring others along (pyproject.toml), so that one environment serves demo and tests.
-CONTAINS = {"test": {"heic", "datasets", "smplx"}, "dev": {"test", "heic", "datasets", "smplx"}}
+CONTAINS = {
+    "test": {"heic", "datasets", "smplx", "plots", "ray"},
+    "dev": {"test", "heic", "datasets", "smplx", "plots", "ray"},
+}
 
 
 def python_for(extras: Sequence[str], argv: list[str]) -> str:

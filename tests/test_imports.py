@@ -83,6 +83,7 @@ CONFINED = {
     "pytorch3d": "renderers/backends/pytorch3d.py",
     "smplx": "bodyreg/body_smplx.py",
     "pi_heif": "bodyreg/data/folder.py",
+    "ray": "bodyreg/inference/cluster.py",
     "triton": "renderers/backends/cuda*.py",
 }
 REFUSED = {"torchvision", "timm", "detectron2", "mmcv", "chumpy", "pyrender", "tests", "scripts"}

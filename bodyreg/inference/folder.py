@@ -18,8 +18,10 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,7 +42,12 @@ from bodyreg.inference.stages import StageClock
 from bodyreg.models.hmr import HMR
 from renderers.threads import thread_count
 
-__all__ = ["FolderSummary", "infer_folder", "load_regressor"]
+if TYPE_CHECKING:
+    from bodyreg.inference.cluster import ClusterPipeline
+
+__all__ = ["ENGINES", "FolderSummary", "infer_folder", "load_regressor"]
+
+ENGINES = ("local", "ray")
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +152,7 @@ def infer_folder(
     refine: bool = False,
     up: str = "camera",
     threads: int | None = None,
+    engine: str = "local",
     progress: Progress | None = None,
     regressor: Regressor | None = None,
     clock: StageClock | None = None,
@@ -171,6 +179,8 @@ def infer_folder(
         refine: move each body to its key points (`bodyreg.adapt.meshes`), which then must be given.
         resume: keep finished records of an interrupted run with the same settings.
         threads: for reading and for writing; default BODYREG_THREADS or the cores.
+        engine: "local" works on this machine; "ray" over a Ray cluster (`cluster`), the running one or that of
+            RAY_ADDRESS, else one made of this machine. `threads` are then a worker's, by default at most four.
         progress: called with (files finished, files in all, name of the last).
         regressor: a loaded one; then model, weights, body, gender and device are not used.
         clock: told how long each stage takes.
@@ -184,6 +194,10 @@ def infer_folder(
     wanted = check_formats(formats)
     if up not in UPS:
         raise ValueError(f"There is no up direction {up!r}. Choose one of {', '.join(UPS)}.")
+    if engine not in ENGINES:
+        raise ValueError(f"There is no engine {engine!r}. Choose one of {', '.join(ENGINES)}.")
+    if engine == "ray" and find_spec("ray") is None:
+        raise ValueError("Ray is not installed. Install it with `pip install bodyreg[ray]`, or use --engine local.")
     if batch_size < 1:
         raise ValueError(f"The batch size is {batch_size}. Give at least 1.")
     if refine and keypoints is None:
@@ -194,8 +208,10 @@ def infer_folder(
         people=people, detector=detector,
     )  # fmt: skip
     files = _find_files(photos, out)
+    source: dict[str, Any] | None = None
     if regressor is None:
-        regressor = load_regressor(model, weights, body, gender, device)
+        source = {"model": model, "weights": weights, "body": body, "gender": gender, "device": device}
+        regressor = load_regressor(model, weights, body, gender, "cpu" if engine == "ray" else device)
     settings = {
         "photos": _name_of(photos),
         "model": regressor.settings.name,
@@ -218,14 +234,21 @@ def infer_folder(
         **({} if detector is None else {"detector": fingerprint(detector)}),
     }
     finished = resume_records(out, settings) if resume else {}
+    pipeline: Callable[..., Pipeline | ClusterPipeline] = partial(Pipeline, threads=thread_count(threads))
+    if engine == "ray":
+        from bodyreg.inference.cluster import ClusterPipeline
+
+        pipeline = partial(ClusterPipeline, source=source, settings=settings, resume=resume, threads=threads)
+    finished = {file: record for file, record in finished.items() if file in files}
     return _run(
-        files, out, settings, {file: record for file, record in finished.items() if file in files}, inputs, regressor,
+        pipeline, files, out, settings, finished, inputs, regressor,
         batch_size=batch_size, formats=wanted, up=up, overlay=overlay, page=page,
-        threads=thread_count(threads), progress=progress, clock=clock or StageClock(), refine=refine,
+        progress=progress, clock=clock or StageClock(), refine=refine,
     )  # fmt: skip
 
 
 def _run(
+    make_pipeline: Callable[..., Pipeline | ClusterPipeline],
     files: dict[str, Path],
     out: Path,
     settings: dict[str, Any],
@@ -244,7 +267,7 @@ def _run(
     _remove_left_behind(out)
     writer = ResultsWriter(out, settings, finished.values())
     thumbnails: dict[str, np.ndarray] = {}
-    pipeline = Pipeline(
+    pipeline = make_pipeline(
         files, out, output_stems(files), finished, inputs, regressor, overlay=overlay, page=page, clock=clock, **options
     )
     try:

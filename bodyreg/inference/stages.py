@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 __all__ = ["STAGES", "StageClock"]
 
@@ -36,4 +36,10 @@ class StageClock:
         finally:
             spent = self._now() - start
             with self._lock:
+                self.seconds[stage] += spent
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Count what another clock has measured."""
+        with self._lock:
+            for stage, spent in seconds.items():
                 self.seconds[stage] += spent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from bodyreg.crops import make_crop, rotate_smpl
 from bodyreg.inference.regress import BodyEstimate, Regressor
 from bodyreg.models.registry import ModelSettings, build
 from bodyreg.rotations import matrix_from_aa
+
+collect_ignore = [] if find_spec("ray") else ["test_ray.py"]
 
 TINY = ModelSettings(widths=[8, 8, 16, 16], depths=[1, 1, 1, 1], map_channels=8, crop_size=64)
 
