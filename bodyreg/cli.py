@@ -139,7 +139,7 @@ def infer(
     refine: Annotated[bool, typer.Option("--refine", help="Also move each body to its given key points.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Keep finished records of an interrupted run.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Reading and writing threads; default: cores.")] = None,
-    engine: Annotated[str, typer.Option(help="local, or ray: over a Ray cluster that sees the same folders.")] = "local",
+    engine: Annotated[str, typer.Option(help="local, or ray: a cluster that sees the same folders.")] = "local",
 ) -> None:
     """Pose every person in a folder of photographs."""
     from bodyreg.inference.folder import infer_folder
