@@ -1,4 +1,4 @@
-"""The job over a local Ray cluster of two workers, one of which is killed: nothing is lost, and nothing written twice."""
+"""The job over a local Ray cluster of two workers, one of which is killed: nothing is lost, nothing written twice."""
 
 from __future__ import annotations
 
