@@ -245,7 +245,7 @@ def train_lifter(source: str | Path, overrides: Iterable[str] = (), *, progress:
     if run.threads is not None:
         torch.set_num_threads(run.threads)
     lightning.seed_everything(run.seed, verbose=False)
-    per_epoch = len(clips.batches(0, run.devices))
+    per_epoch = len(clips.batches(0, run.devices * run.nodes))
     module = LifterModule(settings, per_epoch, tuple(clips.table.mirror_in), tuple(clips.table.mirror_out))
     if run.start_from is not None:
         module.model.load_state_dict(load_lifter(run.start_from).network.state_dict())
@@ -256,8 +256,9 @@ def train_lifter(source: str | Path, overrides: Iterable[str] = (), *, progress:
     )  # fmt: skip
     with quiet_lightning():
         trainer = lightning.Trainer(
-            max_steps=steps, precision=precision, devices=run.devices, accelerator=run.accelerator,
-            logger=TensorBoardLogger(out, name="logs", version=""), callbacks=[checkpoint, LearningRateMonitor()],
+            max_steps=steps, precision=precision, devices=run.devices, num_nodes=run.nodes,
+            accelerator=run.accelerator, logger=TensorBoardLogger(out, name="logs", version=""),
+            callbacks=[checkpoint, LearningRateMonitor()],
             val_check_interval=min(run.validate_every, steps), check_val_every_n_epoch=None, num_sanity_val_steps=0,
             enable_progress_bar=progress, enable_model_summary=False, log_every_n_steps=min(50, steps),
         )  # fmt: skip
@@ -266,9 +267,11 @@ def train_lifter(source: str | Path, overrides: Iterable[str] = (), *, progress:
         trainer.fit(module, clips, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     weights = out / f"{settings.model.name}.safetensors"
     about = clips.prepared.about
-    save_lifter(
-        weights, module.model, settings.model, trained_steps=trainer.global_step, seed=run.seed,
-        data=f"{about.name}, {about.source}", note=about.note, fps=about.fps / settings.data.downsample,
-    )  # fmt: skip
+    if trainer.is_global_zero:
+        save_lifter(
+            weights, module.model, settings.model, trained_steps=trainer.global_step, seed=run.seed,
+            data=f"{about.name}, {about.source}", note=about.note, fps=about.fps / settings.data.downsample,
+        )  # fmt: skip
+    trainer.strategy.barrier()  # nobody reads what is not written yet
     log.info("weights in %s", weights)
     return weights

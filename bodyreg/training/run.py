@@ -14,6 +14,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from bodyreg import config
 from bodyreg.body import BodyModel
@@ -75,7 +76,7 @@ def train(source: str | Path, overrides: Iterable[str] = (), *, progress: bool =
 def render_people(settings: RegressorSettings, *, progress: bool = True) -> None:
     """Fill the folders of shards that a run needs and that hold none."""
     run, data = settings.run, settings.data
-    seen = run.steps * data.batch_size * run.devices
+    seen = run.steps * data.batch_size * run.devices * run.nodes
     scenes = SceneSettings(perspective_rotation=settings.model.perspective_rotation, garments=data.garments)
     ensure_shards(data.shards, data.people, needed=seen, motion=data.motion, settings=scenes, progress=progress)
     ensure_shards(
@@ -97,7 +98,8 @@ def fit(
     run, data = settings.run, settings.data
     out = Path(run.out)
     out.mkdir(parents=True, exist_ok=True)
-    config.save(settings, out / "config.yaml")
+    if rank_zero_only.rank == 0:
+        config.save(settings, out / "config.yaml")
     if run.threads is not None:
         torch.set_num_threads(run.threads)
     if run.start_from is not None:
@@ -109,7 +111,8 @@ def fit(
     bar = [RichProgressBar() if _is_terminal() else TQDMProgressBar(refresh_rate=200)] if progress else []
     with quiet_lightning():
         usual: dict[str, Any] = {
-            "max_steps": run.steps, "precision": run.precision, "devices": run.devices, "accelerator": run.accelerator,
+            "max_steps": run.steps, "precision": run.precision, "devices": run.devices, "num_nodes": run.nodes,
+            "accelerator": run.accelerator,
             "logger": TensorBoardLogger(out, name="logs", version=""), "val_check_interval": run.validate_every,
             "callbacks": [checkpoint, LearningRateMonitor(), *bar], "check_val_every_n_epoch": None,
             "num_sanity_val_steps": 0, "enable_progress_bar": progress, "enable_model_summary": False,
@@ -122,7 +125,9 @@ def fit(
     weights = out / f"{settings.model.name}.safetensors"
     pictures = trainer.global_step * data.batch_size * trainer.world_size
     facts = {"trained_steps": trainer.global_step, "pictures_seen": pictures, "seed": run.seed}
-    save_weights(weights, module.model, settings.model, body=body, **facts)
+    if trainer.is_global_zero:
+        save_weights(weights, module.model, settings.model, body=body, **facts)
+    trainer.strategy.barrier()  # nobody reads what is not written yet
     log.info("weights in %s", weights)
     return weights
 

@@ -97,6 +97,9 @@ class RunSettings:
     out: str = "runs/perspose_small"
     """Folder of checkpoints, logs and final weights."""
     devices: int = 1
+    """Processes on each machine, each with its own GPU or processor and batches."""
+    nodes: int = 1
+    """Machines; `torchrun` starts the same command on each."""
     accelerator: str = "auto"
     threads: int | None = None
     """Threads of tensor operations on the CPU; none leaves torch's choice."""
