@@ -14,7 +14,6 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 from bodyreg import config
 from bodyreg.body import BodyModel
@@ -98,8 +97,6 @@ def fit(
     run, data = settings.run, settings.data
     out = Path(run.out)
     out.mkdir(parents=True, exist_ok=True)
-    if rank_zero_only.rank == 0:
-        config.save(settings, out / "config.yaml")
     if run.threads is not None:
         torch.set_num_threads(run.threads)
     if run.start_from is not None:
@@ -119,6 +116,8 @@ def fit(
             "log_every_n_steps": min(50, run.steps),
         }  # fmt: skip
         trainer = lightning.Trainer(**{**usual, **options})
+        if trainer.is_global_zero:
+            config.save(settings, out / "config.yaml")
         last = out / "checkpoints" / "last.ckpt"
         # Our own checkpoint, but read like a stranger's: tensors and plain values only.
         trainer.fit(module, people, ckpt_path=str(last) if last.exists() else None, weights_only=True)
