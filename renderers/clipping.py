@@ -80,11 +80,12 @@ def clip_faces(face_verts: Tensor, z_clip: float, *, perspective: bool) -> Clipp
 def _cut_point(verts: Tensor, units: Tensor, k: int, z_clip: float, perspective: bool) -> tuple[Tensor, Tensor]:
     # Where the edge from corner 0 to corner k meets the plane: the point and its barycentric coordinates.
     z1, z2 = verts[:, 0, 2:], verts[:, k, 2:]
-    weight = (z1 - z_clip) / (z1 - z2)
+    plane = torch.full_like(z1, z_clip)  # a tensor: GPUs divide by a number as they multiply by its inverse
+    weight = (z1 - plane) / (z1 - z2)
     xy1, xy2 = verts[:, 0, :2], verts[:, k, :2]
     if perspective:
-        xy = (xy1 * z1 * (1 - weight) + xy2 * z2 * weight) / z_clip
+        xy = (xy1 * z1 * (1 - weight) + xy2 * z2 * weight) / plane
     else:
         xy = xy1 * (1 - weight) + xy2 * weight
-    point = torch.cat([xy, torch.full_like(z1, z_clip)], -1)
+    point = torch.cat([xy, plane], -1)
     return point, units[:, 0] * (1 - weight) + units[:, k] * weight

@@ -87,7 +87,9 @@ def rasterize(
     hit = fragments.pix_to_face >= 0
     piece = fragments.pix_to_face[hit]
     bary = fragments.bary.clone()
-    bary[hit] = torch.einsum("sjk,sk->sj", clipped.bary[piece], fragments.bary[hit])
+    # Written out: a matrix product rounds as the device likes.
+    (a, b, c), (u, v, w) = clipped.bary[piece].unbind(-1), fragments.bary[hit][:, :, None].unbind(1)
+    bary[hit] = a * u + b * v + c * w
     pix_to_face = fragments.pix_to_face.clone()
     pix_to_face[hit] = clipped.face[piece]
     return Fragments(pix_to_face, fragments.zbuf, bary, fragments.dists)
