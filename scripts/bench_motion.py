@@ -43,11 +43,12 @@ class Member:
     options: tuple[str, ...] = ("model.preset=small",)
 
 
+_SEQUENCE = ("model.preset=small", "model.options={width: 32, depth: 4}")
 MEMBERS = {
     "videopose3d": Member("videopose3d", 256),
-    "mixste": Member("mixste", 16),
-    "ktpformer": Member("ktpformer", 16, ("model.preset=small", "loss.squared=false")),
-    "hot_mixste": Member("hot_mixste", 16),
+    "mixste": Member("mixste", 16, _SEQUENCE),
+    "ktpformer": Member("ktpformer", 16, (*_SEQUENCE, "loss.squared=false")),
+    "hot_mixste": Member("hot_mixste", 16, (_SEQUENCE[0], "model.options={width: 32, depth: 4, layer_index: 1}")),
     "gla_gcn": Member("gla_gcn", 128, ("model.preset='27'", "model.options={channels: 32}")),
     "convformer": Member("convformer", 256),
     "gumlp": Member("gumlp", 256),
