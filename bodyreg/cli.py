@@ -459,10 +459,10 @@ app.command(epilog=VIEW_EXAMPLES)(view)
 
 @app.command()
 def doctor() -> None:
-    """Say what this installation has: versions, devices, bodies, weights, optional parts."""
+    """Say what this installation has, which renderer it uses and why, whether a GPU works, and how to get the rest."""
     from bodyreg.doctor import examine
 
-    print_table("doctor", examine())
+    print_rows(("doctor", "found", "to do"), [(f.label, f.found, f.remedy) for f in examine()])
 
 
 def main() -> None:
