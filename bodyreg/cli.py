@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bodyreg.cli_output import Progress, names, print_rows, print_table
+from bodyreg.cli_output import Progress, names, print_rows
 from bodyreg.cli_prepare import Body, prepare_app
 from bodyreg.cli_view import VIEW_EXAMPLES, view
 
