@@ -177,6 +177,9 @@ def _entry(record: PhotoRecord) -> dict[str, Any]:
         path = next((file for file in record.files if _is_asset(file) and file.endswith(ending)), None)
         if path is not None:
             entry |= {name: True, "url": _address(path.removeprefix(PAGE_FILES + "/").removesuffix(ending))}
+    overlay = next((file for file in record.files if file.endswith("_overlay.png")), None)
+    if overlay is not None and "mesh" not in entry:  # a run with --no-page: there are pictures, if large ones
+        entry["overlay"] = _address(overlay)
     return entry
 
 

@@ -62,7 +62,8 @@
   function card(entry) {
     const button = make("button", undefined, { class: "card", type: "button", title: entry.file });
     const image = make("img", undefined, { loading: "lazy", decoding: "async", alt: "", width: 320, height: 240 });
-    if (entry.thumb) image.src = asset(entry, "_thumb.jpg");
+    const url = entry.thumb ? asset(entry, "_thumb.jpg") : entry.overlay;
+    if (url) image.src = url;
     const under = make("span", undefined, { class: "under" });
     under.append(make("span", entry.file, { class: "file" }), make("span", peopleOf(entry), { class: "count" }));
     button.append(image, under);
@@ -140,9 +141,9 @@
     $("previous").disabled = place <= 0;
     $("next").disabled = place >= shown.length - 1;
     $("compare").classList.toggle("single", !(entry.photo && entry.mesh));
-    $("pictured").textContent = entry.mesh ? "Bodies" : "";
+    $("pictured").textContent = entry.mesh || entry.overlay ? "Bodies" : "";
     picture($("photo"), entry.photo && asset(entry, "_photo.jpg"));
-    picture($("mesh"), entry.mesh && asset(entry, "_mesh.jpg"));
+    picture($("mesh"), entry.mesh ? asset(entry, "_mesh.jpg") : entry.overlay);
     fit(entry.size);
     if (!$("detail").contains(document.activeElement)) $("close").focus({ preventScroll: true });
     $("persons").replaceChildren();

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -95,11 +96,11 @@ def browser(running) -> Iterator[Chromium]:
     assert all(url.startswith(("file:", "about:")) for url in running.requests)
 
 
-def visit(browser: Chromium, folder: Path, file: str) -> None:
-    """Open the page and click on a photograph's card."""
+def visit(browser: Chromium, folder: Path, file: str, picture: str = "photo") -> None:
+    """Open the page and click on a photograph's card; wait until its picture is there."""
     browser.open(folder / PAGE)
     browser.evaluate(f"[...document.querySelectorAll('.card')].find(c => c.title.includes({file!r})).click()")
-    browser.wait_for("document.getElementById('photo').complete && document.getElementById('photo').naturalWidth > 0")
+    browser.wait_for(f"(i => i.complete && i.naturalWidth > 0)(document.getElementById('{picture}'))")
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -149,7 +150,7 @@ def test_the_slider_goes_from_photograph_to_mesh(browser, folder):
     photo, mesh = (read_rgb(folder / PAGE_FILES / f"two_{name}.jpg") for name in ("photo", "mesh"))
     apart = difference(photo, mesh)
     visit(browser, folder, "two.jpg")
-    browser.wait_for("document.getElementById('mesh').complete && document.getElementById('mesh').naturalWidth > 0")
+    browser.wait_for("(i => i.complete && i.naturalWidth > 0)(document.getElementById('mesh'))")
     x, y, w, h = browser.box("#compare")
     assert abs(w / h - 320 / 240) < 0.01
     # The mouse, from the middle to either edge; the handle and rounded corners differ from both pictures a little.
@@ -259,6 +260,19 @@ def test_a_thousand_photographs_open_at_once(browser, records, tmp_path):
     browser.evaluate("document.querySelectorAll('.card')[999].click()")
     browser.wait_for(READY)
     assert text(browser, "#place") == "1000 of 1000"
+
+
+def test_a_run_without_a_page_still_shows_its_overlays(browser, records, tmp_path):
+    out, made = records
+    one = next(record for record in made if record.file == "two.jpg")
+    files = [name for name in one.files if not name.startswith(PAGE_FILES)]
+    for name in files:
+        shutil.copy(out / name, tmp_path)
+    ResultsWriter(tmp_path, {}, [replace(one, files=files)]).close()
+    write_page(tmp_path)
+    visit(browser, tmp_path, "two.jpg", "mesh")
+    assert difference(browser.picture("#compare"), read_rgb(tmp_path / "two_overlay.png")) < 2
+    assert "no 3D data" in text(browser, "#message")
 
 
 def test_what_is_missing_is_said(browser, folder, tmp_path):
