@@ -96,14 +96,19 @@ def read_body(path: str | Path, *, gender: str = "neutral", kid_template: str | 
     return check_arrays(raw, gender=_gender_of(raw, path) or gender, path=path)
 
 
+def find_kid_template() -> Path:
+    """The SMPL child template of AGORA; raises MissingFileError where it is nowhere."""
+    return find_licensed(KID_NAMES, subfolders=SUBFOLDERS, what="the SMPL child template",
+                         register="https://agora.is.tue.mpg.de")
+
+
 def _kid_path(model: Path, *, required: bool) -> Path | None:
     beside = {p.name.lower(): p for p in model.parent.iterdir()}
     for name in KID_NAMES:
         if name in beside:
             return beside[name]
     try:
-        return find_licensed(KID_NAMES, subfolders=SUBFOLDERS, what="the SMPL child template",
-                             register="https://agora.is.tue.mpg.de")
+        return find_kid_template()
     except MissingFileError:
         if required:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +33,8 @@ _SUPERSET = (8, 5, 45, 46, 4, 7, 21, 19, 17, 16, 18, 20, 47, 48, 49, 50, 51, 52,
 #: Published matrix file(s) of a joint set; real SMPL only.
 _FILES = {"h36m-17": ("J_regressor_h36m.npy", "J_regressor_h36m_correct.npy"),
           "coco-17": ("J_regressor_coco.npy",), "extra-9": ("J_regressor_extra.npy",)}  # fmt: skip
+PUBLISHED_SETS = tuple(_FILES)
+"""Joint sets whose regressor for real SMPL is a published file."""
 _ROWS = {"h36m-17": 17, "coco-17": 17, "extra-9": 9}
 
 
@@ -91,9 +94,19 @@ def _reorder(matrix: np.ndarray, from_set: str, to_set: str) -> np.ndarray:
     return np.asarray(skeletons.convert(matrix, from_set, to_set))
 
 
+def find_regressor(joint_set: str) -> Path:
+    """The published joint regressor file of one of `PUBLISHED_SETS`.
+
+    Raises:
+        MissingFileError: listing the names tried, the places searched and where to register.
+    """
+    return find_licensed(_FILES[joint_set], subfolders=("", "smpl", "regressors"),
+                         register="https://smpl.is.tue.mpg.de",
+                         what=f"the published joint regressor of {joint_set}")  # fmt: skip
+
+
 def _published(joint_set: str) -> np.ndarray:
-    path = find_licensed(_FILES[joint_set], subfolders=("", "smpl", "regressors"), register="https://smpl.is.tue.mpg.de",
-                         what=f"the published joint regressor of {joint_set}")
+    path = find_regressor(joint_set)
     matrix = np.load(path, allow_pickle=False).astype(np.float64)
     if matrix.shape != (_ROWS[joint_set], 6890):
         raise ValueError(f"{path} has shape {matrix.shape}. It must be ({_ROWS[joint_set]}, 6890).")

@@ -6,17 +6,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Progress", "names", "print_rows", "print_table"]
+__all__ = ["Progress", "names", "print_rows"]
 
 
 def names(text: str) -> tuple[str, ...]:
     """The parts of a comma-separated option, in lower case."""
     return tuple(part.strip().lower() for part in text.split(",") if part.strip())
-
-
-def print_table(title: str, values: dict[str, Any]) -> None:
-    """Print names and values, two columns."""
-    print_rows((title, ""), [(key, str(value)) for key, value in values.items()])
 
 
 def print_rows(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

@@ -54,16 +54,21 @@ class MeanParameters(NamedTuple):
         return cls(R[..., :2].reshape(_POSE), torch.zeros(_SHAPE), torch.tensor([0.9, 0.0, 0.0]))
 
 
+def find_mean_parameters(given: str | Path | None = None) -> Path:
+    """SPIN's smpl_mean_params.npz; raises MissingFileError where it is nowhere."""
+    return find_licensed(
+        ("smpl_mean_params.npz",), given, what="SPIN's mean parameters", subfolders=("", "smpl", "spin"),
+        register="https://smpl.is.tue.mpg.de",
+    )  # fmt: skip
+
+
 def mean_parameters(given: str | Path | None = None) -> MeanParameters:
     """The mean pose, shape and camera that SPIN distributes (smpl_mean_params.npz), found by the search list.
 
     Raises:
         MissingFileError: it is nowhere. ValueError: a file of other arrays.
     """
-    path = find_licensed(
-        ("smpl_mean_params.npz",), given, what="SPIN's mean parameters", subfolders=("", "smpl", "spin"),
-        register="https://smpl.is.tue.mpg.de",
-    )  # fmt: skip
+    path = find_mean_parameters(given)
     arrays = safe_load_npz(path)
     sizes = {"pose": _POSE, "shape": _SHAPE, "cam": _CAM}
     wrong = [n for n, size in sizes.items() if n not in arrays or arrays[n].size != size or arrays[n].dtype.kind != "f"]

@@ -76,6 +76,15 @@ def why_idle(name: str) -> str | None:
     return "There is no CUDA device."
 
 
+def remedy(name: str) -> str:
+    """One sentence on how to get the back end.
+
+    Raises:
+        ValueError: there is no back end of that name.
+    """
+    return _home(name).remedy
+
+
 def available() -> dict[str, str | None]:
     """Every back end, and why it cannot draw on this machine; None where it can."""
     return {name: why_idle(name) for name in BACKENDS}
