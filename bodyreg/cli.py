@@ -57,7 +57,7 @@ bodyreg infer photos --out results --intrinsics K.json --no-overlay --resume
 
 bodyreg infer photos --out results --model perspose --weights FILE --body smpl
 
-RAY_ADDRESS=HEAD:6379 bodyreg infer photos --out results --engine ray --resume
+bodyreg infer photos --out results --engine ray --resume
 """
 _REFINE_EXAMPLES = """Examples:
 
