@@ -44,8 +44,8 @@ def adapt(arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
             overrides = [
                 f"model.name={arguments.lifter}", f"model.preset={arguments.preset}", f"data.source={source}",
                 f"data.target={target}", f"run.seed={seed}", f"run.out={out}",
-                f"data.downsample={arguments.downsample}", *([f"lpa.epochs={lpa}"] if lpa is not None else []),
-                *arguments.set,
+                f"data.downsample={arguments.downsample}", *arguments.set,
+                *([f"lpa.epochs={lpa}"] if lpa is not None else []),
             ]  # fmt: skip
             scores = out / "scores.json"
             if not scores.exists():
