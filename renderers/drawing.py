@@ -24,7 +24,7 @@ PALETTE: tuple[tuple[float, float, float], ...] = (
 NEAR = 0.02
 """Metres in front of the camera at which meshes are cut."""
 
-_STRIP_ROWS = 48  # of output pixels; fixed, so that the picture does not depend on the number of threads
+_STRIP_ROWS = 128  # of output pixels; fixed, so that the picture does not depend on the number of threads
 
 # Towards a warm key light at the upper left of the camera, a cool weak fill at its right, a rim light behind.
 _LIGHTS = ((-0.55, -0.75, -0.75, 0.82, 0.79, 0.74, 0.18), (0.85, -0.15, -0.60, 0.20, 0.23, 0.28, 0.50))
@@ -90,11 +90,16 @@ class Layer(NamedTuple):
 
     def over(self, picture: np.ndarray, opacity: float = 1.0) -> None:
         """Lay it over a picture, (H, W, 3) uint8 or float32 in [0, 1], in place."""
+        import cv2
+
         below = picture[self.rows, self.columns]
+        if below.size == 0:
+            return
         unit = 255 if picture.dtype == np.uint8 else 1
-        mixed = below * (1 - np.float32(opacity) * self.rgba[..., 3:])
-        mixed += np.float32(opacity * unit) * self.rgba[..., :3]
-        below[:] = np.round(mixed, out=mixed) if unit == 255 else mixed
+        share = 1 - np.float32(opacity) * self.rgba[..., 3]
+        mixed = cv2.multiply(below, cv2.merge([share] * 3), dtype=cv2.CV_32F)
+        mixed = cv2.scaleAdd(cv2.cvtColor(self.rgba, cv2.COLOR_RGBA2RGB), opacity * unit, mixed)
+        below[:] = np.rint(mixed, out=mixed) if unit == 255 else mixed
 
 
 def draw(
@@ -110,9 +115,10 @@ def draw(
     if supersample < 1:
         raise ValueError(f"supersample is {supersample}. Give the number of samples along a pixel's side, at least 1.")
     px = project(scene.vertices, K)
-    used = px[scene.faces.ravel(), :2] if len(scene.faces) else np.zeros((1, 2))
-    left, top = (int(x) for x in np.floor(np.clip(used.min(0), 0, size_hw[::-1])))
-    right, bottom = (int(x) for x in np.ceil(np.clip(used.max(0), 0, size_hw[::-1])))
+    low, high = _extents(px[:, :2], scene.faces)
+    used = (low.min(0), high.max(0)) if len(low) else np.zeros((2, 2))
+    left, top = (int(x) for x in np.floor(np.clip(used[0], 0, size_hw[::-1])))
+    right, bottom = (int(x) for x in np.ceil(np.clip(used[1], 0, size_hw[::-1])))
     rgba = np.zeros((bottom - top, right - left, 4), np.float32)
     lights = np.array([_unit_light(x) for x in (*_LIGHTS, _RIM)], np.float32)
     material = np.array(_MATERIAL, np.float32)
@@ -120,17 +126,24 @@ def draw(
 
     def strip(first: int) -> None:
         window = rgba[first - top : first - top + _STRIP_ROWS]
+        part = scene._replace(faces=scene.faces[(low[:, 1] <= first + len(window)) & (high[:, 1] >= first)])
         moved = px.copy()
         moved[:, :2] = (moved[:, :2] - (left, first)) * supersample
         samples = (window.shape[0] * supersample, window.shape[1] * supersample)
-        hard = rasterize_hard(moved, scene.faces, samples, near=NEAR * 0.5)
+        hard = rasterize_hard(moved, part.faces, samples, near=NEAR * 0.5)
         start = (np.array([left, first]) - (K[0, 2], K[1, 2])) / (K[0, 0], K[1, 1])
         rays = np.concatenate([start, step]).astype(np.float32)
-        shade(hard.face, hard.bary, *scene, rays, lights, material, supersample, window)
+        shade(hard.face, hard.bary, *part, rays, lights, material, supersample, window)
 
     if rgba.size:
         map_threads(strip, range(top, bottom, _STRIP_ROWS), threads)
     return Layer(rgba, slice(top, bottom), slice(left, right))
+
+
+def _extents(points: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest coordinates (F, 2) of each face."""
+    a, b, c = (points[corner] for corner in faces.T)
+    return np.minimum(np.minimum(a, b), c), np.maximum(np.maximum(a, b), c)
 
 
 def project(vertices_cam: np.ndarray, K: np.ndarray) -> np.ndarray:

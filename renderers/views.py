@@ -121,8 +121,9 @@ def _draw_grid(picture, points, floor, R_view_from_cam, offset, K, spacing: floa
         px = project(np.where(depth[:, None] < _GRID_NEAR, cut, ends), K)[:, :2]
         ends_px = np.round((px - 0.5) * 16).astype(np.int32)
         cv2.line(shade, ends_px[0].tolist(), ends_px[1].tolist(), 255, 1, cv2.LINE_AA, shift=4)
-    cover = (shade / np.float32(255))[..., None]
-    picture += cover * (_LINE.astype(np.float32) - picture)
+    drawn = shade > 0
+    cover = (shade[drawn] / np.float32(255))[:, None]
+    picture[drawn] += cover * (_LINE.astype(np.float32) - picture[drawn])
 
 
 def _draw_shadow(picture, scene, floor, R_view_from_cam, offset, K) -> None:

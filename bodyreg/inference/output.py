@@ -102,8 +102,10 @@ def write_picture(
 
 
 def write_png(path: Path, rgb: np.ndarray) -> Path:
-    """Write an (H, W, 3) uint8 picture, lightly compressed: half the time of the usual way, a fifth larger."""
+    """Write an (H, W, 3) uint8 picture, lightly compressed: a quarter of the time of the usual way, a third larger."""
     how = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    if hasattr(cv2, "IMWRITE_PNG_FILTER"):  # from OpenCV 4.12 on: one filter for all rows, instead of a choice for each
+        how += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
     done, data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), how)
     if not done:
         raise ValueError(f"The picture {path.name} of shape {rgb.shape} cannot be encoded as PNG. Make it smaller.")

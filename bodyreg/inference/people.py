@@ -31,9 +31,13 @@ score 0.8 to 2, most lamps, helmets and bicycles up to 0.75, some upright bags m
 MIN_HEAT = 0.4
 """Score, in [0, 1], of a confident detection of the network."""
 
-_DETECTION_PX = 640  # long side at which people are searched; 0.1 to 0.3 s a picture and core
+_DETECTION_PX = 640  # long side at which people are searched; about 0.1 s a picture and core
+_WINDOW = (64, 128)  # width and height of the detector's window, pixels
+_SCALE_STEP = 1.1
+_SEED_SCORE = -0.25  # of windows around which is looked more closely
+_AROUND = np.array([(x, y) for x in (-4, 0, 4) for y in (-4, 0, 4)])
 _BORDER = 0.12  # of the long side, added around: the window has margins, and people touch the border
-_MARGIN_X, _MARGIN_Y = 0.2, 0.1  # of the 64 x 128 window that surround the people it was trained on, on each side
+_MARGIN_X, _MARGIN_Y = 0.2, 0.1  # of the window that surround the people it was trained on, on each side
 _SAME_PERSON_IOU = 0.35
 _INSIDE = 0.75
 _local = threading.local()
@@ -177,13 +181,8 @@ def _detect(rgb: np.ndarray, min_score: float) -> list[PersonBox]:
     pad_y = max(border, 128 - small.shape[0])  # never smaller than the detector's window
     pad_x = max(border, 64 - small.shape[1])
     small = cv2.copyMakeBorder(small, pad_y, pad_y, pad_x, pad_x, cv2.BORDER_REPLICATE)
-    found, margins = _detector().detectMultiScale(
-        cv2.cvtColor(small, cv2.COLOR_RGB2BGR), winStride=(4, 4), padding=(0, 0), scale=1.1, groupThreshold=0
-    )
-    if len(found) == 0:
-        return []
-    windows = (np.asarray(found, dtype=np.float64) - [pad_x, pad_y, 0, 0]) / scale
-    scores = np.asarray(margins, dtype=np.float64).ravel()
+    found, scores = _windows(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+    windows = (found - [pad_x, pad_y, 0, 0]) / scale
     people = []
     for box, score in _suppress(windows, scores, min_score):
         x, y, bw, bh = box
@@ -201,6 +200,53 @@ def _detect_by_network(rgb: np.ndarray, weights: Path, min_score: float) -> list
         for box, score in zip(boxes, scores, strict=True)
         if check_box(box, size_hw) is None
     ]
+
+
+def _windows(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Windows (N, 4) and scores (N,) of the detector on all scales of a BGR picture.
+
+    It looks at every second scale, every eight pixels (its cells' own step), and around what nearly is a person there
+    at all scales, every four: the same people as by looking everywhere, in a fraction of the time.
+    """
+    h, w = picture.shape[:2]
+    count = 1
+    while all(round(side / _SCALE_STEP**count) >= least for side, least in zip((w, h), _WINDOW, strict=True)):
+        count += 1
+    levels = [_resized(picture, _SCALE_STEP**k) for k in range(count)]
+    seeds = [_look(level)[0] if k % 2 == 0 else np.zeros((0, 2)) for k, level in enumerate(levels)]
+    boxes, scores = [np.zeros((0, 4))], [np.zeros(0)]
+    for k, level in enumerate(levels):
+        near = [seeds[k]]
+        for other in (k - 1, k + 1):
+            if 0 <= other < count:  # windows about the same middle; the two steps of four pixels differ
+                middle = (seeds[other] + np.array(_WINDOW) / 2) * _SCALE_STEP ** (other - k)
+                near.append(np.round((middle - np.array(_WINDOW) / 2) / 4) * 4)
+        places = np.unique((np.concatenate(near).astype(np.int64)[:, None] + _AROUND).reshape(-1, 2), axis=0)
+        places = places[((places >= 0) & (places <= np.subtract(level.shape[1::-1], _WINDOW))).all(1)]
+        if len(places) == 0:
+            continue
+        low = (places.min(0) - 8).clip(0)  # a cell more around, so that gradients at the border are the picture's
+        high = places.max(0) + np.add(_WINDOW, 8)
+        found, its_scores = _look(np.ascontiguousarray(level[low[1] : high[1], low[0] : high[0]]), places - low)
+        likely = its_scores > 0
+        corners = found[likely] + low
+        boxes.append(np.concatenate([corners, np.broadcast_to(_WINDOW, corners.shape)], 1) * _SCALE_STEP**k)
+        scores.append(its_scores[likely])
+    return np.concatenate(boxes), np.concatenate(scores)
+
+
+def _resized(picture: np.ndarray, scale: float) -> np.ndarray:
+    size = round(picture.shape[1] / scale), round(picture.shape[0] / scale)
+    return picture if scale == 1 else cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR_EXACT)
+
+
+def _look(level: np.ndarray, places: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Upper left corners (N, 2) and scores (N,) of windows: likely ones every eight pixels, or all of some places."""
+    if places is None:
+        found, scores = _detector().detect(level, hitThreshold=_SEED_SCORE, winStride=(8, 8), padding=(0, 0))
+    else:
+        found, scores = _detector().detect(level, winStride=(4, 4), padding=(0, 0), searchLocations=places.tolist())
+    return np.asarray(found, dtype=np.int64).reshape(-1, 2), np.asarray(scores, dtype=np.float64).ravel()
 
 
 def _detector() -> cv2.HOGDescriptor:
