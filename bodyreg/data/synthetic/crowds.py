@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 
 from bodyreg.data.synthetic.backgrounds import dead_leaves, procedural_background
-from bodyreg.data.synthetic.compose import View, camera_faults, cut_out_person, occlude
+from bodyreg.data.synthetic.compose import View, cut_out_person
 from bodyreg.data.synthetic.shards import Shard
+from bodyreg.data.synthetic.surroundings import camera_faults, occlude
 
 __all__ = ["CELL", "Crowds", "Scene"]
 

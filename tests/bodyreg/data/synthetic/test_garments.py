@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bodyreg.data.synthetic.compose import View, _motion_blur, compose
+from bodyreg.data.synthetic.compose import View, compose
 from bodyreg.data.synthetic.garment_labels import BARE_TORSO, FIELDS, FIT
 from bodyreg.data.synthetic.garments import Tailor, label_vertices, sample_garments
 from bodyreg.data.synthetic.outfits import LIP, OUTFIT, body_atlas, mirror_label
@@ -14,6 +14,7 @@ from bodyreg.data.synthetic.prepare import prepare_synthetic
 from bodyreg.data.synthetic.scenes import LABELS, SceneSettings
 from bodyreg.data.synthetic.shards import join_shards, load_shard, save_shard
 from bodyreg.data.synthetic.stream import ShardStream
+from bodyreg.data.synthetic.surroundings import _motion_blur
 from priors.clothing_labels import C_GROUPS, MC_COLUMNS
 from priors.clothing_labels import LABELS as LIP_LABELS
 from renderers.backends.cpu import vertex_normals
