@@ -60,15 +60,16 @@ def detector_loss(heat: Tensor, corners: Tensor, mask: Tensor, truth: SceneTruth
         truth: the scenes'. stride: pixels a cell.
 
     Returns:
-        heat: focal loss a person (Law and Deng, CornerNet, ECCV 2018, equation 1, exponents 2 and 4); box: 1 - GIoU
-        (Rezatofighi et al., CVPR 2019) weighted by heat; mask: binary cross entropy.
+        heat: focal loss a person (Law and Deng, CornerNet, ECCV 2018, equation 1, exponents 2 and 4), except that what
+        is asked of a middle is shared out among the cells around it: nobody can tell the very cell that is the middle
+        of someone who fills the picture; box: 1 - GIoU (Rezatofighi et al., CVPR 2019) weighted by heat; mask: binary
+        cross entropy.
     """
     target, weight, owner = detector_targets(truth, stride)
     people = (truth.real & ~truth.ignored).sum().clamp(min=1)
     p = heat.sigmoid()
-    positive = (target == 1).float()
-    on = -F.logsigmoid(heat) * (1 - p) ** 2 * positive
-    off = -F.logsigmoid(-heat) * p**2 * (1 - target) ** 4 * (1 - positive)
+    on = -F.logsigmoid(heat) * (1 - p) ** 2 * _shares(target, owner, truth.boxes.shape[1])
+    off = -F.logsigmoid(-heat) * p**2 * (1 - target) ** 4
     focal = ((on + off) * weight).sum() / people
     hot = torch.where(target >= _BOXED, target, 0.0)
     rows = owner.flatten(1)[..., None].expand(-1, -1, 4)
@@ -79,6 +80,13 @@ def detector_loss(heat: Tensor, corners: Tensor, mask: Tensor, truth: SceneTruth
         "box": _BOX_WEIGHT * box,
         "mask": _MASK_WEIGHT * F.binary_cross_entropy_with_logits(mask, truth.shown),
     }
+
+
+def _shares(target: Tensor, owner: Tensor, rows: int) -> Tensor:
+    """(B, h, w) parts that sum to 1 for each person with a middle, the larger the hotter a cell is."""
+    core = target**4
+    total = torch.zeros(len(core), rows, device=core.device).scatter_add_(1, owner.flatten(1), core.flatten(1))
+    return core / torch.gather(total, 1, owner.flatten(1)).view_as(core).clamp(min=1.0)
 
 
 def _giou(a: Tensor, b: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bodyreg.losses.detector import SceneTruth, detector_loss, detector_targets
+from bodyreg.losses.detector import SceneTruth, _shares, detector_loss, detector_targets
 from bodyreg.models.detector import STRIDE, DetectorOutput, PersonDetector, boxes_from_sides, cell_centres, find_peaks
 
 BOXES = torch.tensor([[[8.0, 10.0, 40.0, 90.0], [60.0, 20.0, 80.0, 60.0], [0.0, 0.0, 0.0, 0.0]]])
@@ -35,6 +35,15 @@ def test_perfect_maps_cost_next_to_nothing_and_wrong_ones_more():
     moved = detector_loss(output.heat, boxes_from_sides(output.sides) + 8, output.mask, TRUTH, STRIDE)
     blind = detector_loss(torch.full_like(output.heat, -9), boxes_from_sides(output.sides), output.mask, TRUTH, STRIDE)
     assert moved["box"] > 0.3 and blind["heat"] > 10 * terms["heat"]
+
+
+def test_what_is_asked_of_a_middle_is_shared_out_around_it():
+    heat, _, owner = detector_targets(TRUTH, STRIDE)
+    shares = _shares(heat, owner, 3)
+    sums = [float(shares[owner == row].sum()) for row in range(2)]
+    assert sums == pytest.approx([1, 1], abs=1e-5)
+    large, small = (shares[owner == row].max() for row in range(2))
+    assert large < small < 1
 
 
 def test_ignored_people_are_neither_asked_for_nor_denied():
