@@ -128,7 +128,7 @@ def infer(
     fov: Annotated[float | None, typer.Option(help="Horizontal field of view of all photographs, degrees.")] = None,
     intrinsics: Annotated[Path | None, typer.Option(help='JSON {file or "*": {fx, fy, cx, cy}}.')] = None,
     device: Device = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="People a forward pass.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="People a forward pass.")] = 8,
     formats: Annotated[str, typer.Option(help="Comma-separated: obj, ply, glb, npz, json.")] = "obj,npz,json",
     up: Annotated[str, typer.Option(help="Axes of OBJ and PLY: camera (y down) or y (for viewers).")] = "camera",
     overlay: Annotated[

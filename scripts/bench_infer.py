@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", default="perspose_small")
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--bfloat16", action="store_true", help="run the network in bfloat16")
     parser.add_argument("--no-overlay", action="store_true")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")

@@ -144,7 +144,7 @@ def infer_folder(
     people: str = "auto",
     detector: str | Path | None = None,
     device: str = "auto",
-    batch_size: int = 16,
+    batch_size: int = 8,
     formats: Iterable[str] = ("obj", "npz", "json"),
     overlay: bool = True,
     page: bool = True,
