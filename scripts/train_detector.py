@@ -1,10 +1,13 @@
 """Train the network that finds people, on synthetic crowds, for a given time.
 
     python scripts/train_detector.py --train SHARDS --held-out SHARDS --out DIR --seconds 400 --device cuda --workers 5
+    python scripts/train_detector.py --train SHARDS --held-out SHARDS --out DIR --heads-only --size 256 --repeat 4
 
-SHARDS are folders of `bodyreg prepare synthetic`. Several processes make scenes; a scene is seen `--repeat` times,
-mirrored and recoloured anew. Run again with the same --out it goes on until the seconds are used up. Writes
-detector.safetensors (moving average of the weights) and detector.json (what was measured on held-out people).
+SHARDS are folders of `bodyreg prepare synthetic`. The backbone begins as the regressor's of --start-from. Several
+processes make scenes; a scene is seen `--repeat` times, mirrored and recoloured anew. With --heads-only, for machines
+without a GPU, the backbone stays as it is, and its features of the latest scenes are kept and drawn from. Run again
+with the same --out it goes on until the seconds are used up. Writes detector.safetensors (moving average of the
+weights) and detector.json (what was measured on held-out people).
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from bodyreg.body import BodyModel
-from bodyreg.checkpoints import save_weights
+from bodyreg.checkpoints import default_weights, load_model, save_weights
 from bodyreg.data.synthetic.backgrounds import background_bank, dead_leaves
 from bodyreg.data.synthetic.crowds import Crowds, Scene
 from bodyreg.data.synthetic.outfits import body_atlas
@@ -34,12 +38,13 @@ from bodyreg.data.synthetic.stream import list_shards
 from bodyreg.files import atomic_write
 from bodyreg.inference.detect import boxes_of
 from bodyreg.losses.detector import SceneTruth, detector_loss
-from bodyreg.models.detector import STRIDE, boxes_from_sides
+from bodyreg.models.detector import STRIDE, DetectorOutput, boxes_from_sides
 from bodyreg.models.perspose import normalise_image
 from bodyreg.models.registry import build, default_settings
 
 _MOST_PEOPLE = 24
 _CHECKPOINT_S = 60.0
+_KEPT_BATCHES = 60
 _AVERAGED = 0.998
 _MIN_SCORE = 0.4
 
@@ -55,6 +60,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=384, help="side of the scenes, pixels")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--repeat", type=int, default=2, help="times a scene is seen")
+    shipped = default_weights("perspose_small")
+    parser.add_argument("--start-from", type=Path, default=shipped, help="weights of a compact regressor")
+    parser.add_argument("--heads-only", action="store_true", help="leave the backbone as it is")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--backgrounds", type=Path, help="folder of photographs without people; half of the scenes")
     parser.add_argument("--score", type=int, default=400, help="held-out scenes to measure on")
@@ -121,7 +129,7 @@ class SceneStream(IterableDataset):
 
 
 def collate(scenes: list[Scene]) -> dict[str, np.ndarray]:
-    """image (B, S, S, 3) uint8; boxes (B, N, 4); real, ignored (B, N) bool; shown (B, S / 4, S / 4).
+    """image (B, S, S, 3) uint8; boxes (B, N, 4); real, ignored (B, N) bool; shown (B, S / 8, S / 8).
 
     Arrays and not tensors: they go through a pipe, which every machine has enough of, and not through shared memory.
     """
@@ -166,16 +174,28 @@ def augmented(batch: dict[str, Tensor], generator: torch.Generator) -> dict[str,
     }
 
 
+def _pixels(batch: dict[str, Tensor]) -> Tensor:
+    return normalise_image(batch["image"]).contiguous(memory_format=torch.channels_last)
+
+
+def _truth(batch: dict[str, Tensor]) -> SceneTruth:
+    return SceneTruth(batch["boxes"], batch["real"], batch["ignored"], batch["shown"])
+
+
 class Trainer:
     """The network, its moving average, and how far they are."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.device = args, torch.device(args.device)
         self.settings = default_settings("person_detector")
-        self.model: nn.Module = build(self.settings).to(self.device, memory_format=torch.channels_last)
+        model: Any = build(self.settings)
+        model.backbone.load_state_dict(load_model(args.start_from).model.backbone.state_dict())
+        model.backbone.requires_grad_(not args.heads_only)
+        self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.kept: list[tuple[Tensor, SceneTruth]] = []  # features of the latest batches, in half precision
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        other = [p for p in self.model.parameters() if p.ndim <= 1]
+        taught = [p for p in self.model.parameters() if p.requires_grad]
+        decayed, other = [p for p in taught if p.ndim > 1], [p for p in taught if p.ndim <= 1]
         self.optimiser = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": 0.02}, {"params": other, "weight_decay": 0.0}], lr=args.lr
         )
@@ -198,8 +218,15 @@ class Trainer:
         for batch in scenes:
             batch = {name: torch.from_numpy(value).to(self.device) for name, value in batch.items()}
             self.scenes += len(batch["image"])
+            if args.heads_only:
+                self._keep(augmented(batch, generator))
             for _ in range(args.repeat):
-                self._step(augmented(batch, generator))
+                if args.heads_only:
+                    features, truth = self._recall(generator)
+                    self._step(lambda: self.model.heads(features), truth)  # noqa: B023  (called at once)
+                else:
+                    seen = augmented(batch, generator)
+                    self._step(lambda: self.model(_pixels(seen)), _truth(seen))  # noqa: B023
             now = time.monotonic()
             self.used_s = before + now - clock
             if now - printed > 10 or self.used_s >= args.seconds:
@@ -212,19 +239,32 @@ class Trainer:
             if self.used_s >= args.seconds:
                 break
 
-    def _step(self, batch: dict[str, Tensor]) -> None:
+    def _keep(self, batch: dict[str, Tensor]) -> None:
+        """Add a batch's features to those that are drawn from; the oldest go."""
+        self.model.eval()
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            features = self.model.features(_pixels(batch))
+        self.kept = [*self.kept[-_KEPT_BATCHES:], (features.half(), _truth(batch))]
+
+    def _recall(self, generator: torch.Generator) -> tuple[Tensor, SceneTruth]:
+        """Features of kept scenes, as many as a batch has, at random."""
+        size = self.args.batch_size
+        batches = torch.randint(len(self.kept), (size,), generator=generator).tolist()
+        rows = torch.randint(size, (size,), generator=generator).tolist()
+        drawn = [(self.kept[b], r) for b, r in zip(batches, rows, strict=True)]
+        scenes = [(features[r], *(part[r] for part in truth)) for (features, truth), r in drawn]
+        features, *rest = (torch.stack(column) for column in zip(*scenes, strict=True))
+        return features.float(), SceneTruth(*rest)
+
+    def _step(self, predict: Callable[[], DetectorOutput], truth: SceneTruth) -> None:
         done = min(self.used_s / self.args.seconds, 1.0)
-        warm = min(1.0, (self.steps + 1) / 200)
+        warm = min(1.0, (self.steps + 1) / 100)
         for group in self.optimiser.param_groups:
             group["lr"] = self.args.lr * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
         self.model.train()
-        image = normalise_image(batch["image"]).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            output = self.model(image)
-        terms = detector_loss(
-            output.heat, boxes_from_sides(output.sides), output.mask,
-            SceneTruth(batch["boxes"], batch["real"], batch["ignored"], batch["shown"]), STRIDE,
-        )  # fmt: skip
+            output = predict()
+        terms = detector_loss(output.heat, boxes_from_sides(output.sides), output.mask, truth, STRIDE)
         loss = torch.stack(list(terms.values())).sum()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()

@@ -83,13 +83,23 @@ class CompactBackbone(nn.Module):
         Returns:
             (B, map_channels, h/4, w/4) map and (B, widths[3]) globally pooled vector.
         """
-        x = self.stages[0](self.stem(image)) + encoding
+        maps, last = self.pyramid(image, encoding)
+        return maps[-1], last.mean(dim=(2, 3))
+
+    def pyramid(
+        self, image: torch.Tensor, encoding: torch.Tensor | None = None
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """The maps of the path back, (B, map_channels, ., .) at strides 32, 16, 8 and 4, and the last stage's output
+        (B, widths[3], h/32, w/32); without an encoding the camera is unknown."""
+        x = self.stages[0](self.stem(image))
+        if encoding is not None:
+            x = x + encoding
         levels = [x]
         for stage in list(self.stages)[1:]:
             x = stage(x)
             levels.append(x)
-        y = self.lateral[3](levels[3])
+        maps = [self.lateral[3](levels[3])]
         for i in (2, 1, 0):
-            y = F.interpolate(y, scale_factor=2.0, mode="nearest") + self.lateral[i](levels[i])
-            y = self.smooth[i](y)
-        return y, levels[3].mean(dim=(2, 3))
+            y = F.interpolate(maps[-1], scale_factor=2.0, mode="nearest") + self.lateral[i](levels[i])
+            maps.append(self.smooth[i](y))
+        return maps, levels[3]

@@ -1,8 +1,8 @@
-"""A small network that finds people: a map of their middles, and a box at every middle.
+"""A network that finds people: a map of their middles, and a box at every middle.
 
-Trained on synthetic crowds (`bodyreg.data.synthetic.crowds`) from nothing. Objects as points after Zhou et al.,
-"Objects as Points", 2019; distances to the four sides of the box after Tian et al., FCOS, ICCV 2019; blocks after
-Sandler et al., MobileNetV2, CVPR 2018, with 5 x 5 depthwise kernels.
+It looks through the compact backbone that a regressor has learned people with, so that little is left to learn: heads
+on the maps of its path back, taught on synthetic crowds (`bodyreg.data.synthetic.crowds`). Objects as points after Zhou
+et al., "Objects as Points", 2019; distances to the four sides of the box after Tian et al., FCOS, ICCV 2019.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bodyreg.models.compact import CompactBackbone
+
 __all__ = ["MULTIPLE", "STRIDE", "DetectorOutput", "PersonDetector", "boxes_from_sides", "cell_centres", "find_peaks"]
 
-STRIDE = 4
+STRIDE = 8
 """Pixels of the picture a cell of the maps is wide."""
 MULTIPLE = 32
 """Height and width of pictures are multiples of this."""
-_EXPANSION = 3
-_RARE = -4.0  # a person's middle is in one cell of some hundred: the first guess of the heat map, a logit
+_HEAD_CHANNELS = 96
+_USUAL_SIDE_PX = 48.0
+_RARE = -3.5  # a person's middle is in one cell of some hundred: the first guess of the heat map, a logit
 
 
 class DetectorOutput(NamedTuple):
@@ -42,66 +45,51 @@ def _conv(inp: int, out: int, kernel: int, stride: int = 1, groups: int = 1, *, 
     return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
 
 
-class _Block(nn.Module):
-    """Widen, look around channel by channel, narrow; beside the identity where the size stays."""
-
-    def __init__(self, inp: int, out: int, stride: int = 1) -> None:
-        super().__init__()
-        wide = inp * _EXPANSION
-        self.body = nn.Sequential(
-            _conv(inp, wide, 1), _conv(wide, wide, 5, stride, wide), _conv(wide, out, 1, relu=False)
-        )
-        self.same = stride == 1 and inp == out
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x) if self.same else self.body(x)
-
-
 def _separable(width: int) -> nn.Sequential:
     return nn.Sequential(_conv(width, width, 5, groups=width, relu=False), _conv(width, width, 1))
 
 
 class PersonDetector(nn.Module):
-    """Stages at strides 4, 8, 16 and 32 and a top-down path back to stride 4.
+    """Heads at stride 8 on all maps of a compact backbone.
 
     Args:
-        widths: channels of the four stages. depths: blocks of the four stages. map_channels: of the path back.
+        widths, depths, map_channels: of the backbone.
     """
 
     def __init__(
-        self, widths: Sequence[int] = (24, 48, 96, 192), depths: Sequence[int] = (1, 2, 4, 3), map_channels: int = 48
+        self, widths: Sequence[int] = (48, 96, 192, 320), depths: Sequence[int] = (2, 2, 3, 2), map_channels: int = 64
     ) -> None:
         super().__init__()
-        self.stem = _conv(3, widths[0], 7, STRIDE)
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                _Block(widths[max(i - 1, 0)], widths[i], 1 if i == 0 else 2),
-                *[_Block(widths[i], widths[i]) for _ in range(depths[i] - 1)],
-            )
-            for i in range(4)
-        )
-        self.lateral = nn.ModuleList(nn.Conv2d(width, map_channels, 1) for width in widths)
-        self.smooth = nn.ModuleList(_separable(map_channels) for _ in range(3))
-        rare = nn.Conv2d(map_channels, 1, 1)
-        nn.init.constant_(rare.bias, _RARE)  # type: ignore[arg-type]
-        self.heat = nn.Sequential(_separable(map_channels), rare)
-        self.sides = nn.Sequential(_separable(map_channels), nn.Conv2d(map_channels, 4, 1))
-        self.mask = nn.Conv2d(map_channels, 1, 1)
+        self.backbone = CompactBackbone(widths, depths, map_channels)
+        channels = _HEAD_CHANNELS
+        self.norm = nn.BatchNorm2d(4 * map_channels)
+        self.narrow = _conv(4 * map_channels, channels, 1)
+        self.drop = nn.Dropout2d(0.1)
+        self.look = nn.ModuleList(_separable(channels) for _ in range(3))
+        self.heat = nn.Conv2d(channels, 1, 1)
+        self.sides = nn.Conv2d(channels, 4, 1)
+        self.mask = nn.Conv2d(channels, 1, 1)
+        nn.init.constant_(self.heat.bias, _RARE)  # type: ignore[arg-type]
 
     def forward(self, image: Tensor) -> DetectorOutput:
         """Maps of pictures (B, 3, H, W), normalised RGB; H and W are multiples of 32."""
-        x = self.stem(image)
-        levels = []
-        for stage in self.stages:
-            x = stage(x)
-            levels.append(x)
-        y = self.lateral[3](levels[3])
-        for i in (2, 1, 0):
-            y = F.interpolate(y, scale_factor=2.0, mode="nearest") + self.lateral[i](levels[i])
-            y = self.smooth[i](y)
-        # Sides are told in octaves around 32 pixels: half precision and one weight decay serve all sizes.
-        sides = 32.0 * torch.exp2(self.sides(y).float().clamp(-6, 6))
-        return DetectorOutput(self.heat(y).float()[:, 0], sides, self.mask(y).float()[:, 0])
+        return self.heads(self.features(image))
+
+    def features(self, image: Tensor) -> Tensor:
+        """(B, 4 map_channels, H / 8, W / 8): what the backbone sees at strides 32, 16, 8 and 4."""
+        (coarse, middle, own, fine), _ = self.backbone.pyramid(image)
+        size = (own.shape[2], own.shape[3])
+        parts = [F.interpolate(coarse, size=size), F.interpolate(middle, size=size), own, F.avg_pool2d(fine, 2)]
+        return torch.cat(parts, 1)
+
+    def heads(self, features: Tensor) -> DetectorOutput:
+        """Maps from features."""
+        x = self.drop(self.narrow(self.norm(features)))
+        for layer in self.look:
+            x = x + layer(x)
+        # Sides are told in octaves around a usual one: half precision and one weight decay serve all sizes.
+        sides = _USUAL_SIDE_PX * torch.exp2(6 * torch.tanh(self.sides(x).float() / 6))
+        return DetectorOutput(self.heat(x).float()[:, 0], sides, self.mask(x).float()[:, 0])
 
 
 def cell_centres(height: int, width: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:

@@ -168,9 +168,9 @@ MODELS["person_detector"] = ModelEntry(
     _person_detector,
     "detector",
     "Finds the people in a photograph before a regressor poses them.",
-    "Zhou et al., Objects as Points, 2019 (heads); network of this package",
+    "Zhou et al., Objects as Points, 2019 (heads); backbone of this package",
     ModelSettings(
-        name="person_detector", widths=[24, 48, 96, 192], depths=[1, 2, 4, 3], map_channels=48, crop_size=512
+        name="person_detector", crop_size=512, perspective_encoding=False, perspective_rotation=False
     ),
 )
 

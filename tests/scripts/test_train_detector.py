@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
-from bodyreg.checkpoints import load_model, read_header
+from bodyreg.checkpoints import default_weights, load_model, read_header
 from bodyreg.data.synthetic.prepare import prepare_synthetic
 from bodyreg.data.synthetic.scenes import SceneSettings
 
@@ -24,13 +25,18 @@ def shards(tmp_path_factory):
     return folder
 
 
-def test_it_trains_and_goes_on(scripts, shards, tmp_path, capsys):
+@pytest.mark.parametrize("how", [[], ["--heads-only"]], ids=["all", "heads"])
+def test_it_trains_and_goes_on(scripts, shards, tmp_path, capsys, how):
     _, train_detector = scripts
     arguments = ["--train", str(shards), "--held-out", str(shards), "--out", str(tmp_path), "--device", "cpu",
-                 "--workers", "0", "--size", "64", "--batch-size", "2", "--score", "3"]  # fmt: skip
+                 "--workers", "0", "--size", "64", "--batch-size", "2", "--score", "3", *how]  # fmt: skip
     train_detector.main([*arguments, "--seconds", "0.1"])
     weights = tmp_path / "detector.safetensors"
+    model = load_model(weights).model
     assert load_model(weights).settings.name == "person_detector"
+    start = load_model(default_weights("perspose_small")).model.backbone.state_dict()
+    kept = [torch.equal(value, start[name]) for name, value in model.backbone.state_dict().items()]
+    assert all(kept) if how else not all(kept)
     first = json.loads((tmp_path / "detector.json").read_text())
     assert first["trained_steps"] >= 2 and 0 <= first["held_out_ap"] <= 1
     assert int(read_header(weights)["trained_steps"]) == first["trained_steps"]

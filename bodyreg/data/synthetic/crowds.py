@@ -19,7 +19,7 @@ from bodyreg.data.synthetic.surroundings import camera_faults, occlude
 
 __all__ = ["CELL", "Crowds", "Scene"]
 
-CELL = 4
+CELL = 8
 """Pixels a cell of `Scene.shown` is wide."""
 _NOBODY, _THRONG = 0.12, 0.1  # shares of scenes
 _SMALLEST_PX = 14.0
@@ -30,7 +30,7 @@ _RENEWED = 0.15  # share of scenes before which one background is drawn anew
 
 class Scene(NamedTuple):
     """image (S, S, 3) uint8 RGB; boxes (n, 4) float32 left, top, right, bottom in pixels, of whole people, hidden parts
-    included, cut at the frame; ignored (n,) bool: too little is seen; shown (S / 4, S / 4) float32: share of a cell
+    included, cut at the frame; ignored (n,) bool: too little is seen; shown (S / 8, S / 8) float32: share of a cell
     that shows a person."""
 
     image: np.ndarray

@@ -8,7 +8,10 @@ from bodyreg.models.detector import STRIDE, DetectorOutput, PersonDetector, boxe
 
 BOXES = torch.tensor([[[8.0, 10.0, 40.0, 90.0], [60.0, 20.0, 80.0, 60.0], [0.0, 0.0, 0.0, 0.0]]])
 TRUTH = SceneTruth(
-    BOXES, torch.tensor([[True, True, False]]), torch.tensor([[False, False, False]]), torch.zeros(1, 24, 32)
+    BOXES,
+    torch.tensor([[True, True, False]]),
+    torch.tensor([[False, False, False]]),
+    torch.zeros(1, 96 // STRIDE, 128 // STRIDE),
 )
 
 
@@ -61,10 +64,10 @@ def test_a_scene_without_people_has_no_box_to_learn():
     assert terms["box"] == 0 and terms["heat"] > 1
 
 
-def test_maps_have_a_cell_for_every_four_pixels():
+def test_maps_have_a_cell_for_every_eight_pixels():
     with torch.inference_mode():
         output = PersonDetector((8, 8, 16, 16), (1, 1, 1, 1), 8).eval()(torch.zeros(2, 3, 64, 96))
-    assert output.heat.shape == output.mask.shape == (2, 16, 24) and output.sides.shape == (2, 4, 16, 24)
+    assert output.heat.shape == output.mask.shape == (2, 8, 12) and output.sides.shape == (2, 4, 8, 12)
     assert (output.sides > 0).all()
 
 
@@ -73,20 +76,20 @@ def test_a_picture_is_learned_by_heart():
     model = PersonDetector((8, 16, 16, 32), (1, 1, 1, 1), 16)
     image = torch.zeros(1, 3, 96, 128)
     image[:, 0, 10:90, 8:40], image[:, 1, 20:60, 60:80] = 1, 1
-    optimiser = torch.optim.AdamW(model.parameters(), 1e-2)
-    for _ in range(80):
+    optimiser = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(120):
         output = model(image)
         loss = sum(detector_loss(output.heat, boxes_from_sides(output.sides), output.mask, TRUTH, STRIDE).values())
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    ((boxes, scores),) = find_peaks(model(image), min_score=0.5)
+    ((boxes, scores),) = find_peaks(model.eval()(image), min_score=0.3)
     assert len(scores) == 2
-    assert (boxes[boxes[:, 0].argsort()] - BOXES[0, :2]).abs().max() < 4
+    assert (boxes[boxes[:, 0].argsort()] - BOXES[0, :2]).abs().max() < STRIDE
 
 
 @pytest.mark.parametrize("min_score", (0.2, 0.9))
 def test_no_detection_is_below_the_score_asked_for(min_score):
-    output = perfect(TRUTH)._replace(heat=torch.linspace(-3, 3, 24 * 32).view(1, 24, 32))
+    output = perfect(TRUTH)._replace(heat=torch.linspace(-3, 3, 12 * 16).view(1, 12, 16))
     ((boxes, scores),) = find_peaks(output, min_score=min_score)
     assert (scores >= min_score).all() and len(boxes) == len(scores)
