@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
 
 from bodyreg import skeletons
@@ -127,8 +128,9 @@ def test_a_folder_comes_out_in_the_same_form(tmp_path, two, free_body):
     before, after = two[1][0], read_person(summary.out / "deep" / "two_1.npz")
     assert distance(after, two[1][1]) < 0.5 * distance(before, two[1][1])
     assert read_person(summary.out / "deep" / "two_1.json").refined_by == "keypoints openpose-25"
-    same = (summary.out / "deep" / "two_0.obj").read_bytes() == (results / "deep" / "two_0.obj").read_bytes()
-    assert same and (summary.out / "contact_sheet.png").is_file()
+    meshes = [trimesh.load(folder / "deep" / "two_0.obj", process=False).vertices for folder in (summary.out, results)]
+    assert np.abs(meshes[0] - meshes[1]).max() < 1e-6  # posed beside other numbers of people: the last bits differ
+    assert (summary.out / "contact_sheet.png").is_file()
 
 
 def test_silhouettes_are_used_where_they_fit(tmp_path, two, free_body):
