@@ -129,7 +129,7 @@ def test_a_folder_comes_out_in_the_same_form(tmp_path, two, free_body):
     assert distance(after, two[1][1]) < 0.5 * distance(before, two[1][1])
     assert read_person(summary.out / "deep" / "two_1.json").refined_by == "keypoints openpose-25"
     meshes = [trimesh.load(folder / "deep" / "two_0.obj", process=False).vertices for folder in (summary.out, results)]
-    assert np.abs(meshes[0] - meshes[1]).max() < 1e-6  # posed beside other numbers of people: the last bits differ
+    assert np.abs(meshes[0] - meshes[1]).max() < 2e-6  # posed beside other numbers of people: the last bits differ
     assert (summary.out / "contact_sheet.png").is_file()
 
 
