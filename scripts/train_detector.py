@@ -286,7 +286,7 @@ class Trainer:
         found = []
         stream = SceneStream(people, 5, self.args.size, count=count)
         for scene in DataLoader(stream, None, num_workers=self.args.workers, collate_fn=_as_drawn):
-            boxes, scores = boxes_of(self.average, scene.image, min_score=0.02, long_px=self.args.size)
+            boxes, scores = boxes_of(self.average, scene.image, min_score=0.02, sides_px=[self.args.size])
             truth = np.concatenate([scene.boxes[:, :2], scene.boxes[:, 2:] - scene.boxes[:, :2]], 1)
             found.append(judge(boxes, scores, truth, scene.ignored))
         return {f"held_out_{name}": round(value, 4) for name, value in summary(found, _MIN_SCORE).items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -16,8 +17,10 @@ from bodyreg.models.perspose import normalise_image
 
 __all__ = ["boxes_of", "load_detector", "overlap"]
 
-_SAME_PERSON_IOU = 0.6
-_SMALLEST_PX = 8.0  # in the searched picture
+_SIDES_PX = (256, 512)  # large people are seen best in the smaller picture, small ones in the larger
+_SAME_PERSON_IOU = 0.45
+_INSIDE = 0.9  # a part of someone, or a group around: of the smaller box, as `overlap` says
+_SMALLEST_PX = 24.0  # larger side in the searched picture: below, people and patterns look alike
 
 
 @functools.lru_cache(maxsize=2)
@@ -37,14 +40,23 @@ def load_detector(weights: Path) -> nn.Module:
 
 
 def boxes_of(
-    model: nn.Module, rgb: np.ndarray, *, min_score: float, long_px: int = 512
+    model: nn.Module, rgb: np.ndarray, *, min_score: float, sides_px: Sequence[int] = _SIDES_PX
 ) -> tuple[np.ndarray, np.ndarray]:
     """Boxes (n, 4) x, y, w, h in pixels within the picture (H, W, 3) uint8, and scores (n,), best first.
 
     Args:
         model: a `PersonDetector` in evaluation mode, on any device. min_score: in [0, 1].
-        long_px: the picture is searched at about this long side, both sides multiples of 32.
+        sides_px: the picture is searched at about each of these long sides, both sides multiples of 32.
     """
+    found = [_search(model, rgb, min_score, side) for side in sides_px]
+    boxes, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.argsort(-scores, kind="stable")
+    kept = order[_distinct(boxes[order])]
+    return boxes[kept], scores[kept]
+
+
+def _search(model: nn.Module, rgb: np.ndarray, min_score: float, long_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (n, 4) in the picture's pixels and scores (n,) of all peaks at one size of the picture."""
     size_hw = np.array(rgb.shape[:2])
     h, w = np.maximum(np.round(size_hw * long_px / size_hw.max() / MULTIPLE), 1).astype(int) * MULTIPLE
     how = cv2.INTER_AREA if size_hw.max() > long_px else cv2.INTER_LINEAR
@@ -57,17 +69,17 @@ def boxes_of(
     limit = np.array([w, h, w, h], np.float64)
     corners = np.clip(corners.astype(np.float64), 0, limit)
     boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
-    kept = _distinct(boxes)
-    boxes, scores = boxes[kept] * (np.tile(size_hw[::-1], 2) / limit), scores[kept].astype(np.float64)
-    return boxes, scores
+    large = boxes[:, 2:].max(1, initial=0) >= _SMALLEST_PX
+    return boxes[large] * (np.tile(size_hw[::-1], 2) / limit), scores[large].astype(np.float64)
 
 
 def _distinct(boxes: np.ndarray) -> list[int]:
     """Which boxes, best first, are not the same person as a better one."""
     kept: list[int] = []
-    for k in np.flatnonzero(boxes[:, 2:].max(1, initial=0) >= _SMALLEST_PX):
-        if not kept or overlap(boxes[k], boxes[kept])[0].max() <= _SAME_PERSON_IOU:
-            kept.append(int(k))
+    for k, box in enumerate(boxes):
+        union, smaller = overlap(box, boxes[kept]) if kept else (np.zeros(1), np.zeros(1))
+        if union.max() <= _SAME_PERSON_IOU and smaller.max() <= _INSIDE:
+            kept.append(k)
     return kept
 
 

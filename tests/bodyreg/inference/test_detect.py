@@ -45,21 +45,21 @@ def weights(tmp_path_factory):
 
 
 def test_boxes_are_in_the_pixels_of_the_photograph():
-    boxes, scores = boxes_of(Knows((16, 32)), spots((512, 1024), (300, 200)), min_score=0.9)
+    boxes, scores = boxes_of(Knows((16, 32)), spots((512, 1024), (300, 200)), min_score=0.9, sides_px=[512])
     assert boxes.shape == (1, 4) and scores[0] > 0.9
     np.testing.assert_allclose(boxes[0, :2] + boxes[0, 2:] / 2, (300, 200), atol=6)
     np.testing.assert_allclose(boxes[0, 2:], (32, 64))  # searched at half the size
 
 
 def test_boxes_end_where_the_photograph_does():
-    ((x, y, w, h),) = boxes_of(Knows((64, 64)), spots((256, 256), (10, 120)), min_score=0.9)[0]
+    ((x, y, w, h),) = boxes_of(Knows((64, 64)), spots((256, 256), (10, 120)), min_score=0.9, sides_px=[512])[0]
     assert x == 0 and x + w < 60 and 0 < y and h > 60 / 2
 
 
 def test_one_person_is_found_once_and_two_twice():
     rgb = spots((512, 512), (200, 200), (220, 200))
-    assert len(boxes_of(Knows((200, 200)), rgb, min_score=0.9)[0]) == 1
-    assert len(boxes_of(Knows((20, 60)), rgb, min_score=0.9)[0]) == 2
+    assert len(boxes_of(Knows((200, 200)), rgb, min_score=0.9, sides_px=[512])[0]) == 1
+    assert len(boxes_of(Knows((20, 60)), rgb, min_score=0.9, sides_px=[512])[0]) == 2
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (7, 900), (900, 7), (33, 31)])
