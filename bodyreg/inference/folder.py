@@ -40,6 +40,7 @@ from bodyreg.inference.results import PhotoRecord, ResultsWriter, output_stems
 from bodyreg.inference.results import resume as resume_records
 from bodyreg.inference.stages import StageClock
 from bodyreg.models.hmr import HMR
+from bodyreg.models.registry import MODELS
 from renderers.threads import thread_count
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ def load_regressor(
             f"The weights {weights} are of the model {loaded.settings.name!r}, not {model!r}. Pass --model "
             f"{loaded.settings.name}."
         )
+    if MODELS[model].kind != "regressor":
+        raise ValueError(f"The network {model!r} poses nobody. Choose a regressor of `bodyreg models`.")
     if str(body) == "free":  # before the body is looked for: SMPL weights on the free body are never right
         check_body(loaded.body, "free")
     elif loaded.body == "free":

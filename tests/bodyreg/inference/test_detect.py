@@ -7,6 +7,7 @@ from torch import nn
 
 from bodyreg.checkpoints import default_weights, save_weights
 from bodyreg.inference.detect import boxes_of, load_detector
+from bodyreg.inference.folder import load_regressor
 from bodyreg.inference.people import MODES, find_people
 from bodyreg.inference.pictures import read_inputs
 from bodyreg.models.detector import STRIDE, DetectorOutput
@@ -82,6 +83,11 @@ def test_weights_of_another_network_are_refused():
     assert "net" in MODES
     with pytest.raises(ValueError, match="finds nobody"):
         find_people(np.zeros((400, 500, 3), np.uint8), "net", detector=default_weights("perspose_small"))
+
+
+def test_a_finder_of_people_poses_nobody(weights):
+    with pytest.raises(ValueError, match="poses nobody"):
+        load_regressor("person_detector", weights)
 
 
 def test_the_folder_job_takes_the_weights(weights):
