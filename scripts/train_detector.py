@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--repeat", type=int, default=2, help="times a scene is seen")
     shipped = default_weights("perspose_small")
-    parser.add_argument("--start-from", type=Path, default=shipped, help="weights of a compact regressor")
+    parser.add_argument("--start-from", type=Path, default=shipped, help="weights of a regressor or detector")
     parser.add_argument("--heads-only", action="store_true", help="leave the backbone as it is")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--backgrounds", type=Path, help="folder of photographs without people; half of the scenes")
@@ -189,13 +189,15 @@ class Trainer:
         self.args, self.device = args, torch.device(args.device)
         self.settings = default_settings("person_detector")
         model: Any = build(self.settings)
-        model.backbone.load_state_dict(load_model(args.start_from).model.backbone.state_dict())
+        start: Any = load_model(args.start_from)
+        taught = model if start.settings.name == self.settings.name else model.backbone
+        taught.load_state_dict((start.model if taught is model else start.model.backbone).state_dict())
         model.backbone.requires_grad_(not args.heads_only)
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.kept: list[tuple[Tensor, SceneTruth]] = []  # features of the latest batches, in half precision
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
-        taught = [p for p in self.model.parameters() if p.requires_grad]
-        decayed, other = [p for p in taught if p.ndim > 1], [p for p in taught if p.ndim <= 1]
+        learning = [p for p in self.model.parameters() if p.requires_grad]
+        decayed, other = [p for p in learning if p.ndim > 1], [p for p in learning if p.ndim <= 1]
         self.optimiser = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": 0.02}, {"params": other, "weight_decay": 0.0}], lr=args.lr
         )

@@ -43,6 +43,11 @@ def test_it_trains_and_goes_on(scripts, shards, tmp_path, capsys, how):
     train_detector.main([*arguments, "--seconds", "0.2"])
     assert "going on after" in capsys.readouterr().out
     assert json.loads((tmp_path / "detector.json").read_text())["trained_steps"] >= first["trained_steps"]
+    again = tmp_path / "again"
+    arguments[arguments.index("--out") + 1] = str(again)
+    train_detector.main([*arguments, "--start-from", str(weights), "--seconds", "0", "--score", "1"])
+    mine, theirs = (load_model(path / "detector.safetensors").model.state_dict() for path in (again, tmp_path))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
 
 def test_detections_are_judged_person_by_person(scripts):
