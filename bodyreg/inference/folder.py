@@ -283,6 +283,7 @@ def _run(
                 if progress is not None:
                     progress(count, len(files), record.file)
         records = writer.close()
+        _remove_left_behind(out)  # by workers that died
         if overlay:
             with clock("overlay"):
                 if write_contact_sheet(out, records, thumbnails) is None:
@@ -345,7 +346,7 @@ def fingerprint(given: str | Path | Mapping[str, Any] | None) -> str | None:
 
 
 def _remove_left_behind(out: Path) -> None:
-    """Temporary files of a run that was killed: they were never results."""
+    """Remove temporary files of a process that was killed: they were never results."""
     for path in out.rglob(".tmp-*"):
         if _LEFT_BEHIND.fullmatch(path.name) and path.is_file():
             log.info("removing %s, left behind by an interrupted run", path)
