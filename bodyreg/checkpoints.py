@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from bodyreg.files import atomic_write, load_checkpoint, sha256_file
 from bodyreg.models.registry import ModelSettings, build, default_settings
+from bodyreg.models.weightless import weightless
 
 if TYPE_CHECKING:
     from torch import nn
@@ -174,7 +175,7 @@ def _fitted(settings: ModelSettings, state: dict[str, torch.Tensor], path: Path)
     """The network of the settings holding the tensors of a file, all of them and nothing else."""
     try:
         # Without memory for its own weights: how large it gets is then bounded by the file, not by what the file says.
-        with torch.device("meta"):
+        with weightless():
             model = build(settings)
     except (RuntimeError, TypeError, IndexError, ZeroDivisionError) as error:
         raise ValueError(f"{path} describes no network that can be built ({error}). Pass other weights.") from None

@@ -15,6 +15,7 @@ from bodyreg.files import atomic_write, sha256_file
 from bodyreg.models.lifters.published import load_published_lifter
 from bodyreg.models.lifters.registry import LifterSettings, build_lifter, lifter_entry
 from bodyreg.models.published import refuse_misfit
+from bodyreg.models.weightless import weightless
 
 if TYPE_CHECKING:
     from torch import nn
@@ -86,7 +87,7 @@ def load_lifter(weights: str | Path, settings: LifterSettings | None = None) -> 
     header, state = _read(path)
     found = _settings(header.get("settings", ""), path)
     try:
-        with torch.device("meta"):  # how large it gets is bounded by the file, not by what the file says
+        with weightless():  # how large it gets is bounded by the file, not by what the file says
             network = build_lifter(found)
     except (RuntimeError, TypeError, IndexError, ZeroDivisionError) as error:
         raise ValueError(f"{path} describes no lifter that can be built ({error}). Pass other weights.") from None

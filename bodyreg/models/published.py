@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bodyreg.files import load_checkpoint
 from bodyreg.models.registry import ModelSettings, build, default_settings
+from bodyreg.models.weightless import weightless
 
 if TYPE_CHECKING:
     from bodyreg.models.hrnet import HRNet
@@ -59,7 +60,7 @@ def load_published_perspose(path: str | Path, settings: ModelSettings | None = N
     """
     settings = default_settings("perspose") if settings is None else settings
     state = perspose_state(path)
-    with torch.device("meta"):  # initial values that are overwritten at once would take most of the time
+    with weightless():
         model = build(settings)
     refuse_misfit(model.state_dict(), state, f"{path} is no PersPose checkpoint")
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}

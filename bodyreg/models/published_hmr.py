@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from bodyreg.files import load_checkpoint
 from bodyreg.models.hmr import HMR, MeanParameters, mean_parameters
 from bodyreg.models.published import refuse_misfit, state_dict_of
 from bodyreg.models.registry import ModelSettings, build, default_settings
+from bodyreg.models.weightless import weightless
 
 __all__ = ["hmr_state", "holds_hmr", "load_published_hmr"]
 
@@ -77,7 +77,7 @@ def load_published_hmr(
     """
     settings = default_settings("dsr") if settings is None else settings
     state = hmr_state(path, start)
-    with torch.device("meta"):  # initial values that are overwritten at once would take most of the time
+    with weightless():
         model: Any = build(settings)
     refuse_misfit(model.state_dict(), state, f"{path} is no checkpoint of the SPIN/HMR regressor")
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}

@@ -47,3 +47,13 @@ def test_public_names_and_their_homes_agree():
 def test_unknown_name_lists_the_public_ones():
     with pytest.raises(AttributeError, match="no attribute 'infer'.*infer_folder"):
         bodyreg.infer  # noqa: B018
+
+
+def test_a_body_is_ready_without_torchs_compiler():
+    """Loading it takes two seconds, which whoever draws initial values without memory, or imports some rotations, pays."""
+    code = (
+        "from bodyreg.checkpoints import default_weights, load_model\nfrom bodyreg.body import BodyModel\n"
+        "load_model(default_weights('perspose_small')), BodyModel.load('free')()\n"
+        "import sys; assert 'torch._dynamo' not in sys.modules and 'sympy' not in sys.modules"
+    )
+    assert "torch" in loaded_after(code)

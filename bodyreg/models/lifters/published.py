@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from bodyreg.files import load_checkpoint
 from bodyreg.models.lifters.registry import LifterSettings, build_lifter
 from bodyreg.models.published import refuse_misfit, state_dict_of
+from bodyreg.models.weightless import weightless
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,7 +49,7 @@ def load_published_lifter(path: str | Path, settings: LifterSettings) -> nn.Modu
         ValueError: names or shapes are not those of the lifter.
     """
     state = lifter_state(path)
-    with torch.device("meta"):  # initial values that are overwritten at once would take most of the time
+    with weightless():
         model = build_lifter(settings)
     refuse_misfit(model.state_dict(), state, f"{path} does not fit the lifter {settings.name!r}")
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
