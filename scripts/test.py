@@ -1,8 +1,8 @@
 """Run the test suite in the checkout's own environment: `python scripts/test.py [pytest arguments]`.
 
 Makes `.venv` and installs the project with its `test` extra when that has not been done. `--no-venv` uses the running
-interpreter instead, the variable BODYREG_PYTHON names another. Two processes share the tests, unless `-n` says how many.
-The exit code is pytest's.
+interpreter instead, the variable BODYREG_PYTHON names another. Two processes share the tests, unless `-n` says how
+many. The exit code is pytest's.
 """
 
 from __future__ import annotations

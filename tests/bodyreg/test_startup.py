@@ -50,7 +50,7 @@ def test_unknown_name_lists_the_public_ones():
 
 
 def test_a_body_is_ready_without_torchs_compiler():
-    """Loading it takes two seconds, which whoever draws initial values without memory, or imports some rotations, pays."""
+    """It takes two seconds to load; drawing initial values without memory does so, and later versions of roma do."""
     code = (
         "from bodyreg.checkpoints import default_weights, load_model\nfrom bodyreg.body import BodyModel\n"
         "load_model(default_weights('perspose_small')), BodyModel.load('free')()\n"
