@@ -3,6 +3,7 @@ training that goes on where it was killed, errors that are kept in files."""
 
 from __future__ import annotations
 
+import argparse
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,26 @@ from bodyreg.training.regressor import RegressorModule
 from bodyreg.training.run import start_from
 
 log = logging.getLogger("paired")
+
+
+def add_arguments(parser: argparse.ArgumentParser, *, crop_size: int) -> None:
+    """What every experiment is asked: where its people are, its budget, and how the machine is used."""
+    parser.add_argument("--out", type=Path, required=True, help="folder of runs, tables and the plot")
+    parser.add_argument("--motion", type=Path, help="folder of AMASS-layout files; default: the shipped pose prior")
+    parser.add_argument("--train", type=Path, help="shards of people to train on; default: rendered into DIR")
+    parser.add_argument("--held-out", type=Path, help="shards of people not trained on; default: rendered into DIR")
+    parser.add_argument("--train-people", type=int, default=12288, help="rendered, where there are none")
+    parser.add_argument("--people", type=int, default=2000, help="test people")
+    parser.add_argument("--samples", type=int, default=20000, help="budget of a run")
+    parser.add_argument("--seeds", type=int, default=3, help="paired seeds")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--crop-size", type=int, default=crop_size, help="side of the crops, pixels")
+    parser.add_argument("--lr", type=float, default=3e-4, help="highest rate: warm-up of a tenth, then a cosine")
+    parser.add_argument("--bank-size", type=int, default=400, help="backgrounds kept in memory")
+    parser.add_argument("--threads", type=int, default=1, help="of tensor operations in each process")
+    parser.add_argument("--device", default="cpu", help="where runs train: cpu or cuda")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once, each in a process of its own")
+    parser.add_argument("--keep", type=Path, help="folder of painted batches; default: each run paints its own")
 
 
 def each(work: Callable[..., None], calls: Sequence[tuple[Any, ...]], *, jobs: int, threads: int) -> None:

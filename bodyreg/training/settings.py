@@ -48,7 +48,7 @@ class DataSettings:
     batch_size: int = 64
     """Pictures a step and process."""
     workers: int = 0
-    """Processes that paint pictures; 0 paints in two threads of the run's own, which is enough on a CPU."""
+    """Processes that paint pictures (not on Windows); 0: two threads of the run's own paint, enough on a CPU."""
     easy_share: float = 0.05
     """Share of the steps, at the start, that see only people wholly in view."""
 

@@ -15,7 +15,7 @@ import numpy as np
 from bodyreg.data.synthetic.backgrounds import dead_leaves, procedural_background
 from bodyreg.data.synthetic.compose import View, cut_out_person
 from bodyreg.data.synthetic.shards import Shard
-from bodyreg.data.synthetic.surroundings import camera_faults, occlude
+from bodyreg.data.synthetic.surroundings import background_window, camera_faults, occlude
 
 __all__ = ["CELL", "Crowds", "Scene"]
 
@@ -63,7 +63,7 @@ class Crowds:
         if self.renew and rng.random() < _RENEWED:
             draw = dead_leaves if rng.random() < _LEAVES else procedural_background
             self.backgrounds[rng.integers(len(self.backgrounds))] = draw(rng, self.size)
-        canvas = self._background(rng)
+        canvas = background_window(rng, self.backgrounds, self.size, least=0.6)
         owner = np.zeros((self.size, self.size), np.uint8)  # who is seen: 0 nobody, k + 1 person k
         for _ in range(rng.poisson(1.0)):
             _furniture(rng, canvas)
@@ -82,17 +82,6 @@ class Crowds:
         shown = cv2.resize((owner > 0).astype(np.float32), None, fx=1 / CELL, fy=1 / CELL, interpolation=cv2.INTER_AREA)
         image = camera_faults(rng, canvas, motion=True) if augment else np.clip(canvas, 0, 255).astype(np.uint8)
         return Scene(image, corners[there], ignored[there], shown)
-
-    def _background(self, rng: np.random.Generator) -> np.ndarray:
-        """A background or a large part of one, float32, at an exposure of its own."""
-        picture = self.backgrounds[rng.integers(len(self.backgrounds))]
-        side = int(self.size * rng.uniform(0.6, 1.0))
-        y, x = rng.integers(0, self.size - side + 1, 2)
-        window = picture[y : y + side, x : x + side]
-        if rng.random() < 0.5:
-            window = window[:, ::-1]
-        window = cv2.resize(np.ascontiguousarray(window), (self.size, self.size))
-        return window.astype(np.float32) * np.float32(rng.uniform(0.6, 1.25))
 
     def _people(
         self, rng: np.random.Generator, canvas: np.ndarray, owner: np.ndarray

@@ -103,7 +103,8 @@ class ShardStream(torch.utils.data.IterableDataset):
         """Batches from `start` until this process has given number `end`, exclusive, of its own.
 
         Args:
-            workers: processes that paint; 0 paints in two threads of this one, which a fast accelerator outruns.
+            workers: processes that paint, forked from this one, so on Linux and macOS; 0 paints in two threads of this
+                one, which a fast accelerator outruns.
         """
         if not workers:
             yield from itertools.islice(self, end - self.start)
@@ -111,7 +112,7 @@ class ShardStream(torch.utils.data.IterableDataset):
         numbers = range(self.start * self.world + self.rank, end * self.world, self.world)
         yield from torch.utils.data.DataLoader(
             _Numbered(self), batch_size=None, sampler=numbers, num_workers=workers, prefetch_factor=2,
-            worker_init_fn=lambda _: cv2.setNumThreads(0),
+            multiprocessing_context="fork", worker_init_fn=lambda _: cv2.setNumThreads(0),
         )  # fmt: skip
 
     def batch(self, step: int) -> dict[str, torch.Tensor]:

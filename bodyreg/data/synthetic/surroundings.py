@@ -8,10 +8,11 @@ import numpy as np
 __all__ = ["background_window", "camera_faults", "occlude"]
 
 
-def background_window(rng: np.random.Generator, bank: np.ndarray, size: int) -> np.ndarray:
-    """A random window of a random background, sometimes mirrored, with its own exposure."""
+def background_window(rng: np.random.Generator, bank: np.ndarray, size: int, least: float = 1 / 3) -> np.ndarray:
+    """A random window of a random background, at least that share of its side, sometimes mirrored, with its own
+    exposure."""
     picture = bank[rng.integers(len(bank))]
-    side = int(rng.integers(len(picture) // 3, len(picture) + 1))
+    side = int(rng.integers(int(least * len(picture)), len(picture) + 1))
     y, x = rng.integers(0, len(picture) - side + 1, 2)
     window = picture[y : y + side, x : x + side]
     if rng.random() < 0.5:
@@ -21,9 +22,7 @@ def background_window(rng: np.random.Generator, bank: np.ndarray, size: int) -> 
     return window.astype(np.float32) * np.float32(rng.uniform(0.6, 1.25))
 
 
-def occlude(
-    rng: np.random.Generator, canvas: np.ndarray, bank: np.ndarray, parsing: np.ndarray | None = None
-) -> None:
+def occlude(rng: np.random.Generator, canvas: np.ndarray, bank: np.ndarray, parsing: np.ndarray | None = None) -> None:
     """One to three boxes, discs, rails or rags of another picture in front of the person; background in `parsing`."""
     size = len(canvas)
     for _ in range(rng.integers(1, 4)):
