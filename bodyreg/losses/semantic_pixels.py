@@ -65,8 +65,10 @@ def inside_loss(alpha: Tensor, shares: Tensor, labels: Tensor, class_weight: Ten
 
     Where the body covers clothes or skin, -log of the label's share among the faces seen there, averaged with the
     classes' weights; the coverage takes no gradient, so clothes beyond the body pull nothing outwards. Where it covers
-    background, -log(1 - what covers it), summed over the picture and divided by the person's pixels: a body that leaves
-    its clothes pays for the area, however large the background is. Pixels without a label (-1) cost nothing.
+    background, -log(1 - what covers it), summed over the picture and divided by the pixels of the person and of what is
+    covered beside: a body that leaves its clothes pays for the area, however large the background is, and one that
+    fills the picture before a person of few pixels does not outweigh a whole batch. Pixels without a label (-1) cost
+    nothing.
 
     Args:
         alpha: (B, H, W) coverage by the body.
@@ -78,8 +80,9 @@ def inside_loss(alpha: Tensor, shares: Tensor, labels: Tensor, class_weight: Ten
     weight = class_weight.gather(1, index.flatten(1)).view_as(index) * person * alpha.detach()
     worn = -torch.log(shares.gather(1, index[:, None])[:, 0].clamp(0, 1) * (1 - _LOG_EPS) + _LOG_EPS)
     free = -torch.log((1 - alpha * (1 - shares[:, 0])).clamp(0, 1) * (1 - _LOG_EPS) + _LOG_EPS)
-    outside = (free * (labels == 0)).flatten(1).sum(1) / person.flatten(1).sum(1).clamp(min=1)
-    return _weighted_mean(worn, weight) + outside
+    beside = labels == 0
+    area = (person + beside * alpha.detach()).flatten(1).sum(1)
+    return _weighted_mean(worn, weight) + (free * beside).flatten(1).sum(1) / area.clamp(min=1)
 
 
 def _weighted_mean(cost: Tensor, weight: Tensor) -> Tensor:

@@ -28,12 +28,14 @@ from renderers.backends.geometry import edge
 from renderers.backends.jit import LANES, fast_inlined, fast_kernel
 from renderers.backends.tiles import SIDE
 
-_ZERO, _ONE = np.float32(0), np.float32(1)
+_ZERO, _ONE, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
 _FAINT = np.float32(-26)  # exponents below this are left out; the nearest face itself may weigh as little as e^-9
+_FAINT_BESIDE_HALF = np.float32(-18)  # the same where what a pixel shows weighs as much as half a face
 _FAR, _TINY = np.float32(1e30), np.float32(1e-20)
 # Fields of `work`, a group of lanes each.
 _X, _Y, _COVER, _FRONT, _ALPHA, _MEAN, _SHARE_OF = (LANES * k for k in range(7))
 _W0, _W1, _W2, _WEIGHT, _SHRINK, _D0, _D1, _D2 = (LANES * k for k in range(7, 15))
+_ODDS = _SHRINK  # backward: e^(distance / sigma)
 FIELDS = 15
 
 
@@ -241,8 +243,9 @@ def paint_tiles(
                 behind = max(exp((front[p] - rules.limit) * rules.sharp), rules.least)
                 whole = mass[p] + behind
                 total[r0 + r, c0 + c], nearest[r0 + r, c0 + c] = whole, front[p]
+                per_whole = _ONE / whole
                 for d in range(channels):
-                    colour[r0 + r, c0 + c, d] = (sums[p, d] + behind * back[d]) / whole
+                    colour[r0 + r, c0 + c, d] = (sums[p, d] + behind * back[d]) * per_whole
 
 
 @fast_inlined
@@ -252,10 +255,11 @@ def _shares(work, groups, e, z, rules, lanes):
         for c in range(lanes):
             surface = _surface(work[g, _X + c], work[g, _Y + c], e, z, rules)
             depth = surface[7]
-            cover = _ONE / (_ONE + exp(work[g, _COVER + c] * rules.scale))
+            odds = exp(work[g, _COVER + c] * rules.scale)
+            work[g, _ODDS + c] = odds
             exponent = (work[g, _FRONT + c] - depth) * rules.sharp
-            share = cover * exp(exponent) * work[g, _SHARE_OF + c]
-            gives = (depth >= rules.near) & (depth <= rules.far) & (exponent >= _FAINT)
+            share = exp(exponent) * work[g, _SHARE_OF + c] / (_ONE + odds)
+            gives = (depth >= rules.near) & (depth <= rules.far) & (exponent >= _ZERO)
             work[g, _WEIGHT + c] = share if gives else _ZERO
             work[g, _W0 + c], work[g, _W1 + c], work[g, _W2 + c] = surface[8], surface[9], surface[10]
 
@@ -294,7 +298,7 @@ def _add_gradient(work, groups, e, z, rules, corners, lanes, total):
             dot = c0 * d0 + c1 * d1 + c2 * d2 if corners == 3 else d0
             change = share * (dot - work[g, _MEAN + c])  # d loss / d log weight
             signed = work[g, _COVER + c]
-            cover = _ONE / (_ONE + exp(signed * rules.scale))
+            cover = _ONE / (_ONE + work[g, _ODDS + c])
             slope = work[g, _ALPHA + c] * cover - change * (_ONE - cover) * rules.scale
             # Depth and attributes, to the screen weights n and to the depths of the corners.
             h0, h1, h2 = many * share * d0, many * share * d1, many * share * d2
@@ -338,25 +342,27 @@ def _add_gradient(work, groups, e, z, rules, corners, lanes, total):
 def _load_upstream(
     colour, total, nearest, missed, grad_colour, grad_alpha, rules, r0, c0, rows, columns, pixel, wanted, deepest
 ):
-    # pixel: of each pixel alpha's slope, mean of upstream times colour, 1 / total, nearest depth (-FAR: no colour is
-    # asked for); deepest: depth beyond which no face gives colour to a group of lanes, -2 FAR where none is asked for.
+    # pixel: of each pixel alpha's slope, mean of upstream times colour, share of a face at the farthest depth that
+    # counts, and that depth (-FAR: no colour is asked for); deepest: the last of a group of lanes, -2 FAR where none is.
     pixel[:] = _ZERO
     pixel[:, 3] = -_FAR
     deepest[:] = float32(-2.0) * _FAR
-    depth_range = -_FAINT / rules.sharp
     for r in range(rows):
         for c in range(columns):
             p = r * SIDE + c
-            used, dot = False, _ZERO
+            size, dot = _ZERO, _ZERO
             for d in range(colour.shape[2]):
                 u = grad_colour[r0 + r, c0 + c, d]
                 wanted[p, d] = u
-                used = used or u != _ZERO
+                size += abs(u)
                 dot += u * colour[r0 + r, c0 + c, d]
+            used = size != _ZERO
             pixel[p, 0] = -grad_alpha[r0 + r, c0 + c] * missed[r0 + r, c0 + c] * rules.scale
-            pixel[p, 1], pixel[p, 2] = dot, _ONE / total[r0 + r, c0 + c]
+            mass = total[r0 + r, c0 + c]
+            faint = _FAINT_BESIDE_HALF if mass >= _HALF else _FAINT
+            pixel[p, 1], pixel[p, 2] = dot, exp(faint) / mass
             if used:
-                pixel[p, 3] = nearest[r0 + r, c0 + c] + depth_range
+                pixel[p, 3] = nearest[r0 + r, c0 + c] - faint / rules.sharp
             if pixel[p, 0] != _ZERO:
                 deepest[p // LANES] = _FAR
             elif used:
@@ -374,7 +380,6 @@ def paint_tiles_backward(
     across = (width + SIDE - 1) // SIDE
     step = 2.0 / min(height, width)
     radius = np.sqrt(np.float64(rules.blur))
-    depth_range = -_FAINT / rules.sharp
     centres = lane_centres(step)
     allowed, line = np.ones(LANES, np.float32), np.empty(LANES, np.float32)
     work = np.zeros((GROUPS, FIELDS * LANES), np.float32)
@@ -421,7 +426,7 @@ def paint_tiles_backward(
                             work[g, _X + k], work[g, _Y + k], work[g, _COVER + k] = centres[half, c], py, line[c]
                             work[g, _ALPHA + k], work[g, _MEAN + k] = pixel[p, 0], pixel[p, 1]
                             work[g, _SHARE_OF + k] = pixel[p, 2] if coloured else _ZERO
-                            work[g, _FRONT + k] = pixel[p, 3] - depth_range
+                            work[g, _FRONT + k] = pixel[p, 3]
                             index[count] = p
                             count += 1
             sums[:] = _ZERO

@@ -142,8 +142,9 @@ def _gradient(
             out[f] = _ZERO
             continue
         total[:] = 0.0
+        used = lanes if begin[f + 1] - begin[f] > LANES // 2 else lanes // 2
         for s in range(begin[f], begin[f + 1], LANES):
-            for c in range(LANES):
+            for c in range(used):
                 slot = slots[min(s + c, begin[f + 1] - 1)]
                 pixel = slot // k
                 part = 1.0 if s + c < begin[f + 1] else 0.0  # lanes behind the last slot repeat it, without weight
@@ -154,8 +155,8 @@ def _gradient(
                 work[4 * LANES + c] = part * grad_bary[slot, 1]
                 work[5 * LANES + c] = part * grad_bary[slot, 2]
                 work[6 * LANES + c] = part * grad_dists[slot] * (-2.0 if dists[slot] < _ZERO else 2.0)
-            _add_bary_gradient(faces[f], perspective, clip, lanes, work, total)
-            _add_distance_gradient(faces[f], lanes, work, total)
+            _add_bary_gradient(faces[f], perspective, clip, used, work, total)
+            _add_distance_gradient(faces[f], used, work, total)
         for i in range(9):
             value = 0.0
             for c in range(LANES):

@@ -111,10 +111,10 @@ def _first_at_most(values, limit, guess):
 def index_range(values, low, high):
     # Indices [first, last) of falling, equally spaced `values` within [low, high].
     n = len(values)
-    step = np.float64(values[0] - values[n - 1]) / (n - 1) if n > 1 else 1.0
+    per_step = (n - 1) / np.float64(values[0] - values[n - 1]) if n > 1 else 1.0
     room = np.float64(n) + 2.0
-    first = min(max((np.float64(values[0]) - high) / step, -1.0), room)
-    last = min(max((np.float64(values[0]) - low) / step + 1.0, -1.0), room)
+    first = min(max((np.float64(values[0]) - high) * per_step, -1.0), room)
+    last = min(max((np.float64(values[0]) - low) * per_step + 1.0, -1.0), room)
     begin = _first_at_most(values, high, int(first))
     end = min(max(int(last), 0), n)
     while end > 0 and values[end - 1] < low:

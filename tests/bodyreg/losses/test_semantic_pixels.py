@@ -71,6 +71,18 @@ def test_a_body_inside_its_clothes_feels_no_pull_and_one_outside_does() -> None:
     assert gradient.flatten()[:3].abs().max() == 0 and float(gradient[0, 0, 3]) > 0.1
 
 
+def test_a_body_that_fills_the_picture_does_not_outweigh_a_batch() -> None:
+    labels = torch.zeros(2, 32, 32, dtype=torch.int64)
+    labels[0, 16, 16], labels[1, 8:24, 8:24] = 2, 2  # a person of one pixel, and one of a quarter of the picture
+    alpha = torch.full((2, 32, 32), 0.99, requires_grad=True)
+    shares = torch.zeros(2, 8, 32, 32)
+    shares[:, 2] = 1
+    small, large = pixels.inside_loss(alpha, shares, labels, torch.ones(2, 8))
+    assert float(small) < 7 and float(small) < 2 * float(large)
+    (gradient,) = torch.autograd.grad(small + large, alpha)
+    assert bool((gradient[labels == 0] > 0).all()) and float(gradient[0].sum()) < 2 * float(gradient[1].sum())
+
+
 def test_targets_are_what_a_walk_over_the_pixels_finds() -> None:
     rng = np.random.default_rng(0)
     labels = rng.choice([0, 1, 5, 9, 13, 14, 15, 18, 255], p=[0.4, 0.001, 0.2, 0.2, 0.05, 0.1, 0.001, 0.028, 0.02],
