@@ -53,7 +53,7 @@ class _Rasterize(torch.autograd.Function):
         shapes = (((n, h, w, k), np.int64), ((n, h, w, k), np.float32), ((n, h, w, k, 3), np.float32))
         out = [np.empty(*x) for x in (*shapes, shapes[1])]
         starts = np.concatenate([[0], np.cumsum(counts)])
-        bands = 1 if threads == 1 else min(h, 4 * threads)
+        bands = min(h, threads)  # each looks at all faces
         tiled = k > 1 and bool((pairs < 0).all())  # halves of cut faces meet in the order of their indices
         bins = (
             bin_faces(faces, counts, xs, ys, settings.blur, int(settings.cull), threads, by_depth=True) if tiled else []

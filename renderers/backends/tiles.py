@@ -111,9 +111,9 @@ def add_slots(slot_begin, slots, f0, f1, offset, out):
 
 
 def tile_chunks(bins: list[Bins], threads: int) -> list[tuple[int, int, int]]:
-    """Work items (mesh, first tile, last tile + 1) with about equal numbers of entries, four or more per thread."""
+    """Work items (mesh, first tile, last tile + 1) with about equal numbers of entries, sixteen or more per thread."""
     total = sum(len(b.entry_face) for b in bins)
-    share = max(1, total // (4 * threads)) if threads > 1 else max(1, total)
+    share = max(1, total // (16 * threads)) if threads > 1 else max(1, total)
     chunks = []
     for mesh, b in enumerate(bins):
         tiles = len(b.tile_begin) - 1
