@@ -23,6 +23,7 @@ __all__ = ["Result", "evaluate", "match"]
 
 log = logging.getLogger(__name__)
 
+_FAR_ROOT_M = 0.5
 _SHOWN = 5  # names in a message
 _UNITS = {"millimetres": 1000.0, "centimetres": 100.0}
 _TALLEST_M = 20.0  # no body reaches so far from its middle; in millimetres a child does
@@ -107,7 +108,7 @@ def evaluate(
                 check_units(accumulator)
     errors = accumulator.compute()
     _check_finite(errors, samples, allow_failures)
-    found = [*notes, *side_warnings(errors, protocol)]
+    found = [*notes, *side_warnings(errors, protocol), *root_warnings(errors, protocol)]
     for note in found[len(notes) :]:
         log.warning("%s", note)
     return _result(errors, samples, protocol, truth, system, weights_hash, found)
@@ -246,6 +247,23 @@ def side_warnings(errors: Errors, protocol: Protocol) -> list[str]:
     return [
         f"{what} look exchanged in the predictions: MPJPE is {1000 * given:.1f} mm as given and {1000 * better:.1f} mm "
         f"with {what} exchanged.{set_hint}"
+    ]
+
+
+def root_warnings(errors: Errors, protocol: Protocol) -> list[str]:
+    """A warning when a protocol leaves the predicted root where it is and it lies far off: joints of a camera's frame
+    where joints about the root are asked for."""
+    used = errors.scored & ~errors.failed
+    joint_set = skeletons.get(protocol.joint_set)
+    names = [joint_set.joints[i] for i in protocol.rows("joints")]
+    if protocol.pred_root != "raw" or len(protocol.root) != 1 or protocol.root[0] not in names or not used.any():
+        return []
+    apart = float(errors.joints[used][:, names.index(protocol.root[0])].mean())
+    if not apart > _FAR_ROOT_M:
+        return []
+    return [
+        f"the predicted {protocol.root[0]} lies {apart:.1f} m from where {protocol.name} asks for it, at zero: these look "
+        f"like joints of the camera's frame. Subtract it, or score under {protocol.name}[pred_root=subtract]."
     ]
 
 

@@ -153,6 +153,15 @@ def test_exchanged_sides_are_noticed(h36m_truth, noisy):
     assert note.startswith("left and right look exchanged") and "mm as given" in note
 
 
+def test_joints_of_the_camera_where_joints_about_the_root_are_asked_for_are_noticed(h36m_truth):
+    joints, samples = h36m_truth.source.joints, h36m_truth.source.samples
+    absolute = source(joints - joints[:, :1] + joints.new_tensor([0.0, 0.0, 4.0]), samples)
+    result = evaluate(absolute, h36m_truth, "h36m-lift-17")
+    assert any("lies 4.0 m from" in note and "pred_root=subtract" in note for note in result.notes)
+    assert not evaluate(absolute, h36m_truth, "h36m-lift-17[pred_root=subtract]").notes
+    assert not evaluate(source(joints - joints[:, :1], samples), h36m_truth, "h36m-lift-17").notes
+
+
 @pytest.mark.parametrize(("factor", "unit"), [(1000, "millimetres"), (100, "centimetres")])
 def test_other_units_are_named(h36m_truth, noisy, factor, unit):
     pred = factor * noisy(h36m_truth.source.joints.numpy())
