@@ -20,10 +20,7 @@ OUT = ROOT / "out"
 def main() -> int:
     arguments = sys.argv[1:]
     python = python_for(["heic"], arguments)
-    command = [python, "-m", "bodyreg", "infer", str(PHOTOS), "--out", str(OUT)]
-    boxes = PHOTOS / "boxes.json"
-    if boxes.exists():
-        command += ["--boxes", str(boxes)]
+    command = [python, "-m", "bodyreg", "infer", str(PHOTOS), "--out", str(OUT), "--refine"]
     code = subprocess.run([*command, *arguments], cwd=ROOT).returncode
     if code == 0:
         overlays = sorted(p.relative_to(ROOT) for p in OUT.rglob("*_overlay.png"))

@@ -262,7 +262,7 @@ def root_warnings(errors: Errors, protocol: Protocol) -> list[str]:
     if not apart > _FAR_ROOT_M:
         return []
     return [
-        f"the predicted {protocol.root[0]} lies {apart:.1f} m from where {protocol.name} asks for it, at zero: these look "
+        f"the predicted {protocol.root[0]} lies {apart:.1f} m from zero, where {protocol.name} asks for it: these look "
         f"like joints of the camera's frame. Subtract it, or score under {protocol.name}[pred_root=subtract]."
     ]
 

@@ -173,13 +173,13 @@ def infer_folder(
         model, weights, body, gender, device: see `load_regressor`.
         boxes: JSON or CSV of person boxes. keypoints: OpenPose folder, COCO JSON or npz. intrinsics: JSON.
         focal_mm: 35 mm-equivalent focal length; focal_px: in pixels; fov: horizontal field of view in radians.
-        people: "auto", "net", "hog" or "whole", for photographs without given boxes or key points; detector: weights of
-            the network that finds them (`people.find_people`).
+        people: "auto", "pose", "net", "hog" or "whole", for photographs without given boxes or key points; detector:
+            weights of the network of "net" (`people.find_people`).
         batch_size: people a forward pass, and most photographs a group.
         formats: of each person's files. up: axes of OBJ and PLY, "camera" or "y".
         overlay: also draw the bodies over each photograph, from the side and from above, and a contact sheet.
         page: also write `index.html`, for looking at everything in a browser.
-        refine: move each body to its key points (`bodyreg.adapt.meshes`), which then must be given.
+        refine: move each body to its key points (`bodyreg.adapt.meshes`), given or found.
         resume: keep finished records of an interrupted run with the same settings.
         threads: for reading and for writing; default BODYREG_THREADS or the cores.
         engine: "local" works on this machine; "ray" over a Ray cluster (`cluster`), the running one or that of
@@ -203,8 +203,11 @@ def infer_folder(
         raise ValueError("Ray is not installed. Install it with `pip install bodyreg[ray]`, or use --engine local.")
     if batch_size < 1:
         raise ValueError(f"The batch size is {batch_size}. Give at least 1.")
-    if refine and keypoints is None:
-        raise ValueError("Bodies are refined to key points, and none are given. Name their file with --keypoints.")
+    if refine and keypoints is None and (boxes is not None or people not in ("auto", "pose") or detector is not None):
+        raise ValueError(
+            "Bodies are refined to key points, and none are given or found. Name their file with --keypoints, or let "
+            "people be found with --people pose."
+        )
     out = Path(out)
     inputs = read_inputs(
         boxes=boxes, keypoints=keypoints, intrinsics=intrinsics, focal_px=focal_px, focal_mm=focal_mm, fov=fov,

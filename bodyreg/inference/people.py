@@ -1,5 +1,5 @@
-"""Where the people in a photograph are, without any download: found by a network of ours (`detect`) or by OpenCV's HOG
-detector, the whole picture, or given.
+"""Where the people in a photograph are, without any download: found by BlazePose (`blazepose`), by a network of ours
+(`detect`) or by OpenCV's HOG detector, the whole picture, or given.
 
 Boxes are x, y, w, h in pixels of the upright picture, origin at the outer corner of its upper left pixel, person 0
 being the largest.
@@ -15,11 +15,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from bodyreg.checkpoints import default_weights
 from bodyreg.data.inputs import Keypoints, box_from_keypoints, check_box
+from bodyreg.inference import blazepose
 from bodyreg.inference.detect import boxes_of, load_detector, overlap
 
-MODES = ("auto", "net", "hog", "whole")
+MODES = ("auto", "pose", "net", "hog", "whole")
 
 WHOLE_UP_TO_PX = 320
 """`auto` takes pictures whose long side is at most this as they are: they are crops of one person already."""
@@ -30,6 +30,9 @@ score 0.8 to 2, most lamps, helmets and bicycles up to 0.75, some upright bags m
 
 MIN_HEAT = 0.4
 """Score, in [0, 1], of a confident detection of the network."""
+
+MIN_POSE = 0.5
+"""Score, in [0, 1], of a place at which BlazePose looks for landmarks."""
 
 _DETECTION_PX = 640  # long side at which people are searched; about 0.1 s a picture and core
 _WINDOW = (64, 128)  # width and height of the detector's window, pixels
@@ -50,15 +53,30 @@ class PersonBox:
     Attributes:
         box_xywh: (4,) float64 pixels.
         score: detector's score; 1 for whole pictures and given boxes; mean confidence for key points.
-        how: "whole", "net", "hog", "box" or "keypoints", with "+refined" once the box was drawn anew from predicted
-            joints.
-        keypoints: the given key points, if any.
+        how: "whole", "pose", "net", "hog", "box" or "keypoints", with "+refined" once the box was drawn anew from
+            predicted joints.
+        keypoints: given, or found with the person.
     """
 
     box_xywh: np.ndarray
     score: float
     how: str
     keypoints: Keypoints | None = None
+
+
+def check_mode(mode: str, detector: str | Path | None = None) -> None:
+    """Refuse ways to find people that do not exist, or that lack their weights.
+
+    Raises:
+        ValueError: with what to do instead.
+    """
+    if mode not in MODES:
+        raise ValueError(f"There is no way to find people called {mode!r}. Choose one of {', '.join(MODES)}.")
+    if mode == "net" and detector is None:
+        raise ValueError(
+            "People are looked for by a network of yours, and no weights are given. Train it with "
+            "scripts/train_detector.py and name its file as the detector."
+        )
 
 
 def find_people(
@@ -68,43 +86,39 @@ def find_people(
 
     Args:
         rgb: the picture.
-        mode: "whole" gives the whole picture as one person. "net" gives whom our network finds, "hog" whom the HOG
-            detector (Dalal and Triggs, CVPR 2005) finds, maybe nobody. "auto" gives the whole picture if its long side
-            is at most 320 pixels or if nobody is found, otherwise those found by the network, or by HOG where the
-            network has no weights.
-        min_score: detections below are dropped; by default `MIN_HEAT` of the network and `MIN_SCORE` of HOG.
-        detector: weights of the network; those that ship by default.
+        mode: "whole" gives the whole picture as one person. "pose" gives whom BlazePose finds, with key points, "net"
+            whom our network finds, "hog" whom the HOG detector (Dalal and Triggs, CVPR 2005) finds, maybe nobody.
+            "auto" gives the whole picture if its long side is at most 320 pixels or if nobody is found, otherwise
+            those found by the network where its weights are given, else by BlazePose.
+        min_score: detections below are dropped; by default `MIN_POSE`, `MIN_HEAT` and `MIN_SCORE` of the three.
+        detector: weights of the network.
 
     Raises:
-        ValueError: for another mode, an array that is not a picture, or a network without weights.
+        ValueError: as `check_mode`, or an array that is not a picture.
     """
-    if mode not in MODES:
-        raise ValueError(f"There is no way to find people called {mode!r}. Choose one of {', '.join(MODES)}.")
+    check_mode(mode, detector)
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or 0 in rgb.shape:
         raise ValueError(f"The picture has shape {rgb.shape} and type {rgb.dtype}. Give (H, W, 3) uint8.")
     h, w = rgb.shape[:2]
     if mode == "whole" or (mode == "auto" and max(h, w) <= WHOLE_UP_TO_PX):
         return [whole_picture((h, w))]
-    weights = _network_weights(mode, detector)
-    if weights is None:
-        found = _detect(rgb, MIN_SCORE if min_score is None else min_score)
-    else:
-        found = _detect_by_network(rgb, weights, MIN_HEAT if min_score is None else min_score)
-    return _largest_first(found) or ([whole_picture((h, w))] if mode == "auto" else [])
+    if mode == "auto":
+        mode = "pose" if detector is None else "net"
+        return _largest_first(_found(rgb, mode, min_score, detector)) or [whole_picture((h, w))]
+    return _largest_first(_found(rgb, mode, min_score, detector))
 
 
-def _network_weights(mode: str, given: str | Path | None) -> Path | None:
-    """The weights of the network that finds people, None where HOG does."""
+def _found(rgb: np.ndarray, mode: str, min_score: float | None, detector: str | Path | None) -> list[PersonBox]:
     if mode == "hog":
-        return None
-    if given is not None:
-        return Path(given)
-    try:
-        return default_weights("person_detector")
-    except ValueError:
-        if mode == "net":
-            raise
-        return None
+        return _detect(rgb, MIN_SCORE if min_score is None else min_score)
+    if mode == "net" and detector is not None:
+        least = MIN_HEAT if min_score is None else min_score
+        boxes, scores = boxes_of(load_detector(Path(detector)), rgb, min_score=least)
+        people = [PersonBox(box, float(score), "net") for box, score in zip(boxes, scores, strict=True)]
+    else:
+        found = blazepose.find(rgb, MIN_POSE if min_score is None else min_score)
+        people = [PersonBox(person.box_xywh, person.score, "pose", person.keypoints) for person in found]
+    return [person for person in people if check_box(person.box_xywh, rgb.shape[:2]) is None]
 
 
 def whole_picture(size_hw: tuple[int, int]) -> PersonBox:
@@ -190,16 +204,6 @@ def _detect(rgb: np.ndarray, min_score: float) -> list[PersonBox]:
         if check_box(body, (h, w)) is None:
             people.append(PersonBox(body, score, "hog"))
     return people
-
-
-def _detect_by_network(rgb: np.ndarray, weights: Path, min_score: float) -> list[PersonBox]:
-    boxes, scores = boxes_of(load_detector(weights), rgb, min_score=min_score)
-    size_hw = (rgb.shape[0], rgb.shape[1])
-    return [
-        PersonBox(box, float(score), "net")
-        for box, score in zip(boxes, scores, strict=True)
-        if check_box(box, size_hw) is None
-    ]
 
 
 def _windows(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

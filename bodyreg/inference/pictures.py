@@ -18,7 +18,7 @@ from bodyreg.crops import Crop, crop_image, make_crop
 from bodyreg.data.folder import Photo, read_image
 from bodyreg.data.inputs import Keypoints, lookup, read_boxes, read_intrinsics, read_keypoints
 from bodyreg.inference.detect import load_detector
-from bodyreg.inference.people import MODES, PersonBox, find_people, given_people, refined
+from bodyreg.inference.people import PersonBox, check_mode, find_people, given_people, refined
 from bodyreg.inference.stages import StageClock
 
 __all__ = ["CropSettings", "Figure", "Inputs", "Picture", "open_picture", "place_crop", "read_inputs", "refine"]
@@ -97,8 +97,7 @@ def read_inputs(
     `boxes` and `intrinsics` may also be mappings of the readers' form. Values that concern one picture only (a box
     outside it, NaN in its intrinsics) are judged when that picture's turn comes.
     """
-    if people not in MODES:
-        raise ValueError(f"There is no way to find people called {people!r}. Choose one of {', '.join(MODES)}.")
+    check_mode(people, detector)
     if detector is not None:
         load_detector(Path(detector))  # judged here, once
     # Judged here, so that a wrong focal length is one error and not a refusal of every file.

@@ -246,7 +246,8 @@ class Pipeline:
         places, results, keypoints = [], [], []
         for picture in pictures:
             there = [(id(picture), k, p.result) for k, p in enumerate(posed[id(picture)]) if p is not None]
-            detections = lookup(self._inputs.keypoints, picture.file) or []
+            own = [figure.person.keypoints for figure in picture.figures]
+            detections = lookup(self._inputs.keypoints, picture.file) or [found for found in own if found is not None]
             places += [place[:2] for place in there]
             results += [place[2] for place in there]
             keypoints += match_keypoints([place[2] for place in there], detections)

@@ -157,7 +157,7 @@ def test_joints_of_the_camera_where_joints_about_the_root_are_asked_for_are_noti
     joints, samples = h36m_truth.source.joints, h36m_truth.source.samples
     absolute = source(joints - joints[:, :1] + joints.new_tensor([0.0, 0.0, 4.0]), samples)
     result = evaluate(absolute, h36m_truth, "h36m-lift-17")
-    assert any("lies 4.0 m from" in note and "pred_root=subtract" in note for note in result.notes)
+    assert any("lies 4.0 m from zero" in note and "pred_root=subtract" in note for note in result.notes)
     assert not evaluate(absolute, h36m_truth, "h36m-lift-17[pred_root=subtract]").notes
     assert not evaluate(source(joints - joints[:, :1], samples), h36m_truth, "h36m-lift-17").notes
 
