@@ -51,6 +51,8 @@ _INFER_EXAMPLES = """Examples:
 
 bodyreg infer photos --out results
 
+bodyreg infer photos --out results --refine
+
 bodyreg infer photos --out results --people whole --focal-mm 26
 
 bodyreg infer photos --out results --intrinsics K.json --no-overlay --resume

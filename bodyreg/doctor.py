@@ -205,14 +205,16 @@ def _weights() -> Finding:
 
 def _people() -> Finding:
     """How `infer` finds people where nobody says."""
-    from bodyreg.checkpoints import default_weights
+    import cv2
+    import numpy as np
+
+    from bodyreg.inference.blazepose import find
 
     try:
-        return Finding("people finder", f"network, {default_weights('person_detector').name}")
-    except ValueError:
-        return Finding(
-            "people finder", "HOG, which misses many who do not stand", "give --boxes, --keypoints or --detector FILE"
-        )
+        find(np.zeros((64, 64, 3), np.uint8), 0.5)
+    except (OSError, cv2.error) as error:
+        return Finding("people finder", f"BlazePose does not run: {error}", "pip install --force-reinstall bodyreg")
+    return Finding("people finder", f"BlazePose, by OpenCV {cv2.__version__}", "")
 
 
 def _configurations() -> Finding:

@@ -1,6 +1,10 @@
 """Score weights on person-centred crops against surface landmarks of another system.
 
     python scripts/eval_landmarks.py --crops FOLDER --landmarks FOLDER [--weights FILE] [--data SHARDS] --out DIR
+    bodyreg infer CROPS --out RESULTS --people pose --refine --formats npz
+    python scripts/eval_landmarks.py --crops CROPS --landmarks FOLDER --results RESULTS --out DIR
+
+The first scores the network on whole crops, the last the largest person of each picture of a result folder.
 
 DIR receives `landmarks.json` and `landmarks.md` (millimetres, the mean pose beside the network) and, for each crop, a
 picture of the predicted body over it. The landmarks are a yardstick, not ground truth.
@@ -9,6 +13,7 @@ picture of the predicted body over it. The landmarks are a yardstick, not ground
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -23,6 +28,7 @@ from bodyreg.data.synthetic.prepare import ensure_shards
 from bodyreg.data.synthetic.scenes import SceneSettings
 from bodyreg.evaluation.synthetic import evaluate_landmarks, markdown_table, mean_vertices, write_scores
 from bodyreg.files import atomic_write
+from bodyreg.inference.results import read_person
 from renderers.shading import contact_sheet, overlay
 
 _HELD_OUT = 1024
@@ -34,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--landmarks", type=Path, required=True, help="folder of a JSON file a crop")
     parser.add_argument("--model", default="perspose_small", help="network whose shipped weights are scored")
     parser.add_argument("--weights", type=Path, help="weights file; default: those that ship for the model")
+    parser.add_argument("--results", type=Path, help="result folder of the crops, with npz files, to score instead")
     parser.add_argument("--data", type=Path, default=Path("data/synthetic/held_out"),
                         help="held-out shards the mean pose is made from; rendered when there are none")  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="folder of the table and the pictures")
@@ -45,7 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     settings = None if any(args.data.glob("*.npz")) else SceneSettings(garments="painted")
     ensure_shards(args.data, _HELD_OUT, held_out=True, settings=settings)
     mean_pose = mean_vertices(body, args.data)
-    scores, bodies = evaluate_landmarks(loaded, body, args.crops, args.landmarks, mean_pose)
+    vertices_of = partial(_first_person, args.results, body) if args.results else None
+    scores, bodies = evaluate_landmarks(loaded, body, args.crops, args.landmarks, mean_pose, vertices_of)
 
     args.out.mkdir(parents=True, exist_ok=True)
     write_scores(args.out / "landmarks.json", loaded, scores, data="person-centred crops, landmarks of another system")
@@ -59,6 +67,13 @@ def main(arguments: list[str] | None = None) -> int:
     _save(args.out / "sheet.png", contact_sheet(pictures, list(bodies)))
     print(table, end="")
     return 0
+
+
+def _first_person(results: Path, body: BodyModel, crop: Path) -> torch.Tensor:
+    """(V, 3) vertices of the largest person of a crop in a result folder."""
+    person = read_person(results / f"{crop.stem}_0.npz")
+    rows = (person.betas, person.body_pose.reshape(23, 3), person.global_orient, person.transl)
+    return body(*(torch.from_numpy(row).float()[None] for row in rows)).vertices[0]
 
 
 def _picture(crop: Path, vertices: torch.Tensor, faces: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -96,13 +97,19 @@ def evaluate_synthetic(
 
 
 def evaluate_landmarks(
-    loaded: LoadedModel, body: BodyModel, crops: str | Path, landmarks: str | Path, mean_pose: torch.Tensor
+    loaded: LoadedModel,
+    body: BodyModel,
+    crops: str | Path,
+    landmarks: str | Path,
+    mean_pose: torch.Tensor,
+    vertices_of: Callable[[Path], torch.Tensor] | None = None,
 ) -> tuple[list[Score], dict[str, torch.Tensor]]:
     """Distance of surface landmarks on person-centred crops to those another system recovered.
 
     Args:
         crops: folder of square pictures. landmarks: folder of JSON files of the same stems, key `landmarks_m`: name to
             (x, y, z), camera axes, metres. mean_pose: (V, 3) vertices that know nothing of the picture.
+        vertices_of: gives (V, 3) vertices of a crop's file; default: the network's on the whole crop.
 
     Returns:
         A line a crop with the regressor's and the mean pose's distance after similarity alignment (PA) and after
@@ -121,7 +128,7 @@ def evaluate_landmarks(
             raise ValueError(f"None of the landmarks of {path.stem} is one of the body's. Name them as in {known}.")
         index = torch.tensor([body.landmarks[name.removesuffix("_tip")] for name in names])
         true = torch.tensor([wanted[name] for name in names], dtype=torch.float32)[None]
-        vertices = _whole_crop(loaded, body, read_image(path).rgb)
+        vertices = vertices_of(path) if vertices_of else _whole_crop(loaded, body, read_image(path).rgb)
         bodies[path.stem] = vertices
         errors = {}
         for name, points in (("", vertices[index]), ("mean pose ", mean_pose[index])):
