@@ -214,7 +214,7 @@ def test_a_silhouette_draws_a_body_that_stands_beside_it(body):
         points_of(body, start),
         confidence=confidence,
         image_term=term,
-        settings=MeshSettings(iterations=12),
+        settings=MeshSettings(iterations=20),
     )
     assert float(term(posed(body, out.parameters).vertices, torch.tensor([0]))) < 0.6 * costs[1]
 

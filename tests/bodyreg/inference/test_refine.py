@@ -194,7 +194,7 @@ def test_wrong_arguments_are_told(tmp_path, two, free_body):
     with pytest.raises(ValueError, match="holds no key points"):
         refine_results(results, tmp_path / "empty")
     with pytest.raises(ValueError, match="Name their file with --keypoints"):
-        infer_folder(tmp_path, tmp_path / "out", refine=True)
+        infer_folder(tmp_path, tmp_path / "out", refine=True, people="whole")
 
 
 def test_infer_refines_at_once(tmp_path, knowing, save_photo, person_parameters):
