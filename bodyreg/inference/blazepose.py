@@ -27,6 +27,7 @@ _FOLDER = Path(__file__).parent.parent / "assets" / "people"
 _SIDE, _CROP = 224, 256  # pixels that the two networks see
 _TILES = (1.0, 0.5, 0.28)  # sides of the squares that are searched, of the picture's longer side
 _STEP = 0.5  # of a square's side, between neighbours
+_FEWEST_PX = 96  # squares of fewer pixels of the picture show nothing that was not seen
 _LARGE = 0.35  # of the picture's longer side: whoever is larger than this ends the search for small people
 _MOST = 40
 _PRESENT = 0.5  # least probability of the second network that it sees a person
@@ -78,6 +79,8 @@ def _places(rgb: np.ndarray, min_score: float) -> list[_Place]:
     places: list[_Place] = []
     longer = max(rgb.shape[:2])
     for tile in _TILES:
+        if tile < 1 and tile * longer < _FEWEST_PX:
+            break
         if tile < _TILES[1] and any(2 * place.radius > _LARGE * longer for place in places):
             break
         for view, corner, scale in _views(rgb, tile):

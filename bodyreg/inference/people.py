@@ -21,9 +21,6 @@ from bodyreg.inference.detect import boxes_of, load_detector, overlap
 
 MODES = ("auto", "pose", "net", "hog", "whole")
 
-WHOLE_UP_TO_PX = 320
-"""`auto` takes pictures whose long side is at most this as they are: they are crops of one person already."""
-
 MIN_SCORE = 0.75
 """HOG score (distance from the support vector machine's plane) of a confident detection. People who stand upright
 score 0.8 to 2, most lamps, helmets and bicycles up to 0.75, some upright bags more: give boxes where it matters."""
@@ -88,8 +85,8 @@ def find_people(
         rgb: the picture.
         mode: "whole" gives the whole picture as one person. "pose" gives whom BlazePose finds, with key points, "net"
             whom our network finds, "hog" whom the HOG detector (Dalal and Triggs, CVPR 2005) finds, maybe nobody.
-            "auto" gives the whole picture if its long side is at most 320 pixels or if nobody is found, otherwise
-            those found by the network where its weights are given, else by BlazePose.
+            "auto" gives those found by the network where its weights are given, else by BlazePose, and the whole
+            picture where nobody is found.
         min_score: detections below are dropped; by default `MIN_POSE`, `MIN_HEAT` and `MIN_SCORE` of the three.
         detector: weights of the network.
 
@@ -100,7 +97,7 @@ def find_people(
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or 0 in rgb.shape:
         raise ValueError(f"The picture has shape {rgb.shape} and type {rgb.dtype}. Give (H, W, 3) uint8.")
     h, w = rgb.shape[:2]
-    if mode == "whole" or (mode == "auto" and max(h, w) <= WHOLE_UP_TO_PX):
+    if mode == "whole":
         return [whole_picture((h, w))]
     if mode == "auto":
         mode = "pose" if detector is None else "net"
