@@ -142,7 +142,8 @@ def kept(path: Path, measure: Callable[[], dict[str, np.ndarray]]) -> dict[str, 
         columns = measure()
         with atomic_write(path) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, **columns)
-        log.info("%s: MPJPE %.1f mm", path, 1000 * columns["MPJPE"].mean())
+        name, values = next(iter(columns.items()))
+        log.info("%s: %s %.4f", path, name, values.mean())
     with np.load(path, allow_pickle=False) as data:
         return {name: data[name] for name in data.files}
 

@@ -10,7 +10,8 @@ a weak-perspective camera instead of the true one.
 
 Errors are of the body after inverse kinematics with flip test, about the pelvis in the frame of the crop; PVE-T-SC is
 of shape alone. DIR receives a folder a run, `semantics.json`, `semantics.md` and `semantics.png`, tight (looseness
-below a third) and loose garments (above two thirds) apart. Killed at any point it goes on from the last hundred steps;
+below a third) and loose garments (above two thirds) apart, and `sizes.md`, which says why: how thick bodies became, and
+how far their joints lie from where the picture shows them. Killed at any point it goes on from the last hundred steps;
 finished runs are not repeated, and other settings in the same DIR are refused. `--jobs` runs several at once, each in a
 process of its own; `--keep FOLDER` paints what a seed sees once for all its variants (20,000 samples take 4 GB).
 """
@@ -22,6 +23,8 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,13 +35,15 @@ from _ablation_report import Design, Run, write_report
 
 from bodyreg import config
 from bodyreg.body import BodyModel
+from bodyreg.cameras import project
 from bodyreg.checkpoints import default_weights, load_model, save_weights
 from bodyreg.data.synthetic.prepare import ensure_shards
 from bodyreg.data.synthetic.scenes import SceneSettings
 from bodyreg.data.synthetic.stream import ShardStream
 from bodyreg.files import atomic_write, load_checkpoint
+from bodyreg.models.perspose import normalise_image
 from bodyreg.models.registry import default_settings
-from bodyreg.training.perspose_dsr import JointModule, JointSettings, joint_terms
+from bodyreg.training.perspose_dsr import JointModule, JointSettings, joint_terms, posed_bodies
 
 _CHECKPOINT_EVERY = 100
 
@@ -110,6 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     for call in calls[1:]:
         runs.append(Run(call[1].name, call[2], run(*call)))
         write_report(args.out, runs, DESIGN, budget=budget)
+    write_sizes(args)
     return 0
 
 
@@ -225,6 +231,52 @@ def measure(args: argparse.Namespace, body: BodyModel, out: Path, variant: Varia
 
     out.mkdir(parents=True, exist_ok=True)
     return _paired_runs.kept(out / "errors.npz", errors)
+
+
+def write_sizes(args: argparse.Namespace) -> None:
+    """Write `sizes.md`: of the common checkpoint and of every variant, means over seeds and the first test people."""
+    body = BodyModel.load("free")
+    lines = ["| | volume, of the true one's | height, of the true one's | joints from the picture's, px of 256 |",
+             "|---|---:|---:|---:|"]  # fmt: skip
+    for variant in (None, *VARIANTS):
+        folders = [args.out / "start"]
+        if variant is not None:
+            folders = [args.out / f"seed{seed}_{_file_name(variant.name)}" for seed in range(args.seeds)]
+        found = [_paired_runs.kept(folder / "sizes.npz", partial(sizes, args, body, folder)) for folder in folders]
+        means = [np.mean([columns[name].mean() for columns in found]) for name in ("volume", "height", "px256")]
+        name = "common checkpoint" if variant is None else variant.name
+        lines.append(f"| {name} | {means[0]:.2f} | {means[1]:.2f} | {means[2]:.1f} |")
+    with atomic_write(args.out / "sizes.md") as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def sizes(args: argparse.Namespace, body: BodyModel, out: Path) -> dict[str, np.ndarray]:
+    """Of up to 256 test people: volume and height of the predicted shape over the true one's, in T-pose, and the mean
+    distance of joints in the picture, pixels of a crop 256 wide."""
+    network: Any = load_model(out / "weights.safetensors").model
+    rows: list[torch.Tensor] = []
+    with torch.no_grad():
+        for batch in islice(test_people(args, body), 256 // 64):
+            decoded = network.predict(normalise_image(batch["image"].float() / 255), batch["K_crop"])
+            posed, true = posed_bodies(body, decoded), body(batch["betas"])
+            own = body(posed.betas)
+            apart = project(posed.joints, batch["K_crop"]) - project(batch["joints"][:, :24], batch["K_crop"])
+            rows.append(torch.stack([
+                _volume(own.vertices, body.faces) / _volume(true.vertices, body.faces),
+                _height(own.vertices) / _height(true.vertices),
+                apart.norm(dim=-1).mean(1) * 256 / args.crop_size,
+            ], 1))  # fmt: skip
+    columns = torch.cat(rows).numpy()
+    return dict(zip(("volume", "height", "px256"), columns.T, strict=True))
+
+
+def _height(vertices: torch.Tensor) -> torch.Tensor:
+    return vertices[..., 1].amax(1) - vertices[..., 1].amin(1)
+
+
+def _volume(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    a, b, c = vertices[:, faces].unbind(2)
+    return (torch.linalg.cross(a, b) * c).sum((1, 2)).abs() / 6
 
 
 if __name__ == "__main__":

@@ -76,6 +76,9 @@ def test_a_small_experiment_runs_resumes_and_repeats_nothing(experiment, tmp_pat
     assert "| common checkpoint |" in text and "common checkpoint, " not in text  # the same for all: said once
     assert "| + both, weak camera |" in text and "against key points" in text
     assert (tmp_path / "semantics.png").stat().st_size > 1000
+    rows = [line.split("|")[1:-1] for line in (tmp_path / "sizes.md").read_text().splitlines()[2:]]
+    assert [row[0].strip() for row in rows] == ["common checkpoint", *(v.name for v in script.VARIANTS)]
+    assert all(0.1 < float(row[1]) < 10 and 0.5 < float(row[2]) < 2 and float(row[3]) > 0 for row in rows)
     seen.clear()
     script.main(arguments)
     assert not seen
