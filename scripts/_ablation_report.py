@@ -181,7 +181,7 @@ def plot(path: Path, summary: dict[str, Any], design: Design) -> None:
     from matplotlib import pyplot
 
     parts = {name: part for name, part in summary["parts"].items() if part["errors"]}
-    figure, axes = pyplot.subplots(1, len(design.errors), figsize=(5 * len(design.errors), 4.2), layout="constrained")
+    figure, axes = pyplot.subplots(1, len(design.errors), figsize=(5 * len(design.errors), 4.5), layout="constrained")
     for axis, error in zip(axes, design.errors, strict=True):
         for k, part in enumerate(parts.values()):
             entry = part["errors"][error]
@@ -197,7 +197,7 @@ def plot(path: Path, summary: dict[str, Any], design: Design) -> None:
         labels = [f"{name.split(' (')[0]}\nn = {part['people']}" for name, part in parts.items()]
         axis.set_xticks(range(len(parts)), labels, fontsize=8)
         axis.set_title(f"{error}: change against {design.base}, mm")
-    axes[0].legend(frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=8, frameon=False)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
     pyplot.close(figure)

@@ -343,7 +343,7 @@ def _load_upstream(
     colour, total, nearest, missed, grad_colour, grad_alpha, rules, r0, c0, rows, columns, pixel, wanted, deepest
 ):
     # pixel: of each pixel alpha's slope, mean of upstream times colour, share of a face at the farthest depth that
-    # counts, and that depth (-FAR: no colour is asked for); deepest: the last of a group of lanes, -2 FAR where none is.
+    # counts, and that depth (-FAR: no colour is asked for); deepest: the last of a group of lanes, -2 FAR if none is.
     pixel[:] = _ZERO
     pixel[:, 3] = -_FAR
     deepest[:] = float32(-2.0) * _FAR
