@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bodyreg.models.detector import cell_centres
-
 __all__ = ["SceneTruth", "detector_loss", "detector_targets"]
 
 _SPREAD = 0.12  # standard deviation of a middle's heat, in sizes of the box: so far off a box still overlaps by 60 %
@@ -37,7 +35,9 @@ def detector_targets(truth: SceneTruth, stride: int) -> tuple[Tensor, Tensor, Te
         scored; owner (B, h, w) int64, the row whose heat is the largest there.
     """
     boxes, real, ignored, (h, w) = truth.boxes, truth.real, truth.ignored, truth.shown.shape[1:]
-    x, y = cell_centres(h, w, boxes.device, stride=stride)
+    device = boxes.device
+    x = (torch.arange(w, device=device) + 0.5) * stride
+    y = (torch.arange(h, device=device) + 0.5) * stride
     centre = (boxes[..., :2] + boxes[..., 2:]) / 2
     size = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1)
     spread = (_SPREAD * size).clamp(min=0.6 * stride)

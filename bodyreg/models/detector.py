@@ -92,12 +92,10 @@ class PersonDetector(nn.Module):
         return DetectorOutput(self.heat(x).float()[:, 0], sides, self.mask(x).float()[:, 0])
 
 
-def cell_centres(
-    height: int, width: int, device: torch.device | None = None, *, stride: int = STRIDE
-) -> tuple[Tensor, Tensor]:
+def cell_centres(height: int, width: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """x (width) and y (height) of the centres of a map's cells, pixels of the picture."""
-    x = (torch.arange(width, device=device) + 0.5) * stride
-    y = (torch.arange(height, device=device) + 0.5) * stride
+    x = (torch.arange(width, device=device) + 0.5) * STRIDE
+    y = (torch.arange(height, device=device) + 0.5) * STRIDE
     return x, y
 
 
