@@ -23,6 +23,5 @@ def test_parts_are_measured_on_people_who_can_be_solved():
     figures = bench.behind(2, repeat=2)
     assert set(figures) == {"decode_and_flip_merge", "search", "inverse_kinematics", "all"}
     assert all(value["ms"] > 0 and value["cpu_ms"] > 0 for value in figures.values())
-    assert figures["all"]["cpu_ms"] > figures["search"]["cpu_ms"]
     slow = bench.best(lambda: sum(range(200_000)), 2)
     assert slow["cpu_ms"] > bench.best(lambda: None, 2)["cpu_ms"]
