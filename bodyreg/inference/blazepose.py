@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from bodyreg.data.inputs import Keypoints, box_from_keypoints
-from bodyreg.inference.detect import overlap
+from bodyreg.inference.detect import distinct
 
 __all__ = ["Found", "find"]
 
@@ -32,7 +32,7 @@ _LARGE = 0.35  # of the picture's longer side: whoever is larger than this ends 
 _MOST = 40
 _PRESENT = 0.5  # least probability of the second network that it sees a person
 _SAME_PLACE, _SAME_SIZE = 0.5, 2.0
-_SAME_PERSON_IOU, _INSIDE = 0.45, 0.7
+_INSIDE = 0.7  # of the smaller box: the second network makes whole people of limbs
 _ROUND = 2.5  # side of the second network's view, in radii of a person about the hips
 _HIPS, _TOP = 33, 34  # landmarks that say where the view of the same person lies
 _MARGIN = 1.15  # of boxes around all landmarks, which reach from the toes to the eyes
@@ -62,17 +62,10 @@ class _Place(NamedTuple):
 
 def find(rgb: np.ndarray, min_score: float) -> list[Found]:
     """People in a picture (H, W, 3) uint8, best first; min_score in [0, 1] is asked of the first network."""
-    found: list[Found] = []
-    for place in _distinct(_places(rgb, min_score)):
-        person = _look_at(rgb, place)
-        if person is None:
-            continue
-        if found:
-            union, smaller = overlap(person.box_xywh, np.stack([other.box_xywh for other in found]))
-            if union.max() > _SAME_PERSON_IOU or smaller.max() > _INSIDE:
-                continue
-        found.append(person)
-    return found
+    looked_at = [_look_at(rgb, place) for place in _apart(_places(rgb, min_score))]
+    people = [person for person in looked_at if person is not None]
+    boxes = np.array([person.box_xywh for person in people]).reshape(-1, 4)
+    return [people[k] for k in distinct(boxes, inside=_INSIDE)]
 
 
 def _places(rgb: np.ndarray, min_score: float) -> list[_Place]:
@@ -85,7 +78,7 @@ def _places(rgb: np.ndarray, min_score: float) -> list[_Place]:
             break
         for view, corner, scale in _views(rgb, tile):
             logits, points = _run("blazepose_detector", view / np.float32(127.5) - 1)
-            scores = 1 / (1 + np.exp(-np.clip(logits[0, :, 0].astype(np.float64), -80, 80)))
+            scores = _probability(logits[0, :, 0])
             for k in np.flatnonzero(scores >= min_score):
                 near = points[0, k].reshape(6, 2).astype(np.float64) + _ANCHORS[k]
                 places.append(_Place(float(scores[k]), *((near[2:4] + corner) / scale)))
@@ -114,7 +107,7 @@ def _starts(side: int) -> Iterator[int]:
         yield round(k * (side - _SIDE) / steps) if steps > 0 else 0
 
 
-def _distinct(places: list[_Place]) -> list[_Place]:
+def _apart(places: list[_Place]) -> list[_Place]:
     kept: list[_Place] = []
     for place in sorted(places, key=lambda place: -place.score):
         for other in kept:
@@ -160,8 +153,11 @@ def _landmarks(rgb: np.ndarray, place: _Place) -> tuple[float, np.ndarray, np.nd
     crop = cv2.warpAffine(picture, sampled, (_CROP, _CROP), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     present, points = _run("blazepose_landmarks", crop.astype(np.float32) / 255)
     rows = points.reshape(39, 5).astype(np.float64)
-    seen = 1 / (1 + np.exp(-np.clip(rows[:, 3], -80, 80)))
-    return float(present.item()), rows[:, :2] @ full_from_crop.T + origin, seen
+    return float(present.item()), rows[:, :2] @ full_from_crop.T + origin, _probability(rows[:, 3])
+
+
+def _probability(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -80, 80)))
 
 
 def _run(name: str, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

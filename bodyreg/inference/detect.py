@@ -15,7 +15,7 @@ from bodyreg.checkpoints import load_model
 from bodyreg.models.detector import MULTIPLE, find_peaks
 from bodyreg.models.perspose import normalise_image
 
-__all__ = ["boxes_of", "load_detector", "overlap"]
+__all__ = ["boxes_of", "distinct", "load_detector", "overlap"]
 
 _SIDES_PX = (256, 512)  # large people are seen best in the smaller picture, small ones in the larger
 _SAME_PERSON_IOU = 0.45
@@ -51,7 +51,7 @@ def boxes_of(
     found = [_search(model, rgb, min_score, side) for side in sides_px]
     boxes, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.argsort(-scores, kind="stable")
-    kept = order[_distinct(boxes[order])]
+    kept = order[distinct(boxes[order])]
     return boxes[kept], scores[kept]
 
 
@@ -73,12 +73,16 @@ def _search(model: nn.Module, rgb: np.ndarray, min_score: float, long_px: int) -
     return boxes[large] * (np.tile(size_hw[::-1], 2) / limit), scores[large].astype(np.float64)
 
 
-def _distinct(boxes: np.ndarray) -> list[int]:
-    """Which boxes, best first, are not the same person as a better one."""
+def distinct(boxes: np.ndarray, *, inside: float = _INSIDE) -> list[int]:
+    """Which boxes (N, 4), best first, are not the same person as a better one, nor a part of one or a group around.
+
+    Args:
+        inside: share of the smaller box, as `overlap` says, from which it is a part.
+    """
     kept: list[int] = []
     for k, box in enumerate(boxes):
         union, smaller = overlap(box, boxes[kept]) if kept else (np.zeros(1), np.zeros(1))
-        if union.max() <= _SAME_PERSON_IOU and smaller.max() <= _INSIDE:
+        if union.max() <= _SAME_PERSON_IOU and smaller.max() <= inside:
             kept.append(k)
     return kept
 

@@ -54,7 +54,7 @@ def test_key_points_lie_where_the_joints_are(found):
         assert np.median(apart) < 0.05 * max(w, h)
 
 
-def test_a_person_lying_on_the_side_is_found_and_stood_upright(two_people, found):
+def test_a_person_lying_on_the_side_is_found_and_stood_upright(two_people):
     x, y, w, h = (int(v) for v in BOXES["two_people.jpg"][0])
     square = two_people[y - 20 : y + h + 20, x - 100 : x - 60 + h]
     turned = np.ascontiguousarray(np.rot90(square))
