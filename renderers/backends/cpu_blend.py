@@ -2,7 +2,8 @@
 
 One face at a time, the pixels of the tile that it reaches are packed side by side into `work`, so that geometry and
 weights are worked out for LANES of them at once; then each pixel adds the channels. Depth weights are relative to the
-nearest depth so far, and what a pixel has is scaled down when a nearer face comes.
+nearest depth so far, and what a pixel has is scaled down when a nearer face comes. Faces come by the depth of their
+nearest corner, so that those too faint beside what a pixel has already are left out early.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from numba import float32
 
 from renderers.backends.cpu_lanes import (
     GROUPS,
-    HALVES,
     crosses,
     edges,
     exp,
@@ -25,13 +25,24 @@ from renderers.backends.cpu_lanes import (
 )
 from renderers.backends.cpu_silhouette import FULL, LOOK
 from renderers.backends.geometry import edge
-from renderers.backends.jit import LANES, fast_inlined, fast_kernel
+from renderers.backends.jit import (
+    LANES,
+    fast_inlined,
+    fast_kernel,
+    first_bit,
+    inlined,
+    kernel,
+    positive_lanes,
+    whole_log2,
+)
 from renderers.backends.tiles import SIDE
 
 _ZERO, _ONE, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
-_FAINT = np.float32(-26)  # exponents below this are left out; the nearest face itself may weigh as little as e^-9
-_FAINT_BESIDE_HALF = np.float32(-18)  # the same where what a pixel shows weighs as much as half a face
+_FAINT = np.float32(18)  # what weighs less than e^-18 of a pixel gives it no colour,
+_FAINT_SLOPE = np.float32(16)  # and less than e^-16 of it no gradient
 _FAR, _TINY = np.float32(1e30), np.float32(1e-20)
+_LOG2 = np.float32(np.log(2))
+_TINTED = np.float32(2)  # a pair that counts in the colour, where 1 counts in alpha only
 # Fields of `work`, a group of lanes each.
 _X, _Y, _COVER, _FRONT, _ALPHA, _MEAN, _SHARE_OF = (LANES * k for k in range(7))
 _W0, _W1, _W2, _WEIGHT, _SHRINK, _D0, _D1, _D2 = (LANES * k for k in range(7, 15))
@@ -88,6 +99,28 @@ def _colourless(v, rules):
 
 
 @fast_inlined
+def _cover(xs, ys, allowed, end_depth, product, line, e, closest, fainter, rules):
+    # What a face does to the alpha of some pixels; line: its odds where it counts in the colour too, else 0.
+    for p in range(len(xs)):
+        d = outline(xs[p], ys[p], e)[0]
+        odds = exp(-d * rules.scale)
+        odds = odds if (d < rules.blur) & (allowed[p] > _ZERO) else _ZERO
+        product[p] *= _ONE + odds
+        line[p] = odds if closest + max(d, _ZERO) * fainter <= end_depth[p] else _ZERO
+
+
+@fast_inlined
+def _choose(xs, ys, allowed, end_depth, fades, line, chosen, e, closest, fainter, rules):
+    # Backward: the squared distances of a face from some pixels, and how they count.
+    for p in range(len(xs)):
+        d = outline(xs[p], ys[p], e)[0]
+        line[p] = d
+        coloured = closest + max(d, _ZERO) * fainter <= end_depth[p]
+        counts = (d < rules.blur) & (allowed[p] > _ZERO)
+        chosen[p] = (_TINTED if coloured else fades[p]) if counts else _ZERO
+
+
+@fast_inlined
 def _fill_up(work, count):
     # Lanes behind the last pair repeat the first one, without weight.
     while count % LANES != 0:
@@ -109,9 +142,8 @@ def _weigh(work, groups, e, z, rules, lanes):
             gives = (depth >= rules.near) & (depth <= rules.far) & (odds > _ZERO)
             depth = depth if gives else _FAR
             nearest = min(front, depth)
-            exponent = (nearest - depth) * rules.sharp
-            weight = odds / (_ONE + odds) * exp(exponent)
-            weight = weight if exponent >= _FAINT else _ZERO
+            weight = odds / (_ONE + odds) * exp((nearest - depth) * rules.sharp)
+            weight = weight if gives else _ZERO
             work[g, _SHRINK + c] = exp((nearest - front) * rules.sharp)
             work[g, _FRONT + c] = nearest
             work[g, _WEIGHT + c] = weight
@@ -141,15 +173,43 @@ def _add_colours(work, index, count, a, corners, width, front, mass, sums):
                     sums[p, d] += w0 * a[0, d] + w1 * a[1, d] + w2 * a[2, d]
 
 
+@kernel
+def _places(centres):
+    # x and y of a tile's pixels in the order in which the kernels keep them: eight columns from top to bottom, then the
+    # other eight, so that the rows that a face reaches lie side by side.
+    x, y = np.empty(SIDE * SIDE, np.float32), np.empty(SIDE * SIDE, np.float32)
+    for r in range(SIDE):
+        for c in range(SIDE):
+            p = _place(r, c)
+            x[p], y[p] = centres[c // LANES, c % LANES], centres[r // LANES, r % LANES]
+    return x, y
+
+
+@inlined
+def _place(r, c):
+    return (c // LANES * SIDE + r) * LANES + c % LANES
+
+
 @fast_kernel
-def _look(product, front, depth_range, full, deepest):
-    # For each group of lanes: whether it is covered throughout, and the depth beyond which no face gives it colour.
+def _look(product, front, mass, per_sharp, full, end_depth, deepest):
+    # For each pixel the depth beyond which no face gives it colour; for each group of lanes the last of these, and
+    # whether it is covered throughout.
+    for p in range(SIDE * SIDE):
+        heavy = whole_log2(max(mass[p], _TINY)) * _LOG2
+        end_depth[p] = front[p] + (_FAINT - heavy) * per_sharp
     for group in range(GROUPS):
-        least, most = product[group, 0], front[group * LANES]
-        for c in range(1, LANES):
-            least, most = min(least, product[group, c]), max(most, front[group * LANES + c])
-        full[group] = least > FULL
-        deepest[group] = most + depth_range
+        least, most = _FAR, -_FAR
+        for p in range(group * LANES, (group + 1) * LANES):
+            most, least = max(most, end_depth[p]), min(least, product[p])
+        full[group], deepest[group] = least > FULL, most
+
+
+@inlined
+def _allow(e, v_other, own_is_first, x, y, centres, half, top, bottom, blur, allowed):
+    for r in range(top, bottom):
+        g = half * SIDE + r
+        py = centres[r // LANES, r % LANES]
+        rival_lanes(own_is_first, e, v_other, x, y, centres, half, py, blur, allowed[g * LANES : (g + 1) * LANES])
 
 
 @fast_kernel
@@ -176,13 +236,15 @@ def paint_tiles(
     across = (width + SIDE - 1) // SIDE
     step = 2.0 / min(height, width)
     radius = np.sqrt(np.float64(rules.blur))
-    depth_range = -_FAINT / rules.sharp
+    per_sharp = _ONE / rules.sharp
+    fainter = rules.scale * per_sharp  # what lies beside a face counts as if it lay behind it
     centres = lane_centres(step)
-    allowed, line = np.ones(LANES, np.float32), np.empty(LANES, np.float32)
+    xs, ys = _places(centres)
+    allowed, line = np.ones(SIDE * SIDE, np.float32), np.empty(SIDE * SIDE, np.float32)
     work = np.zeros((GROUPS, FIELDS * LANES), np.float32)
     index = np.empty(SIDE * SIDE, np.int64)
     a = np.zeros((corners, padded), np.float32)
-    product = np.empty((GROUPS, LANES), np.float32)
+    product, end_depth = np.empty(SIDE * SIDE, np.float32), np.empty(SIDE * SIDE, np.float32)
     front, mass = np.empty(SIDE * SIDE, np.float32), np.empty(SIDE * SIDE, np.float32)
     sums = np.empty((SIDE * SIDE, padded), np.float32)
     full, deepest = np.empty(GROUPS, np.bool_), np.empty(GROUPS, np.float32)
@@ -192,42 +254,42 @@ def paint_tiles(
         rows, columns = min(SIDE, height - r0), min(SIDE, width - c0)
         begin, end = tile_begin[tile], tile_begin[tile + 1]
         product[:], front[:], mass[:], sums[:] = _ONE, rules.limit, _ZERO, _ZERO
-        full[:], deepest[:] = False, _FAR
+        full[:], deepest[:], end_depth[:] = False, _HALF * _FAR, _HALF * _FAR
         for entry in range(begin, end):
             if (entry - begin) % LOOK == LOOK - 1:
-                _look(product, front, depth_range, full, deepest)
+                _look(product, front, mass, per_sharp, full, end_depth, deepest)
             f = entry_face[entry]
             v = faces[f]
             top, bottom, first, last = window(v, x, y, radius, step, rows)
             e, z = edges(v, x, y), _depths(v)
             closest = _FAR if _colourless(v, rules) else min(z[0], z[1], z[2])
             count = 0
-            for r in range(top, bottom):
-                py = centres[r // LANES, r % LANES]
-                for half in range(first, last):
-                    group = r * HALVES + half
-                    if full[group] and closest > deepest[group]:
-                        continue
-                    if len(pairs) > 0:
-                        allowed[:] = _ONE
-                        if pairs[f] >= 0:
-                            rival_lanes(f < pairs[f], e, faces[pairs[f]], x, y, centres, half, py, rules.blur, allowed)
-                    for c in range(lanes):
-                        d = outline(centres[half, c], py, e)[0]
-                        odds = exp(-d * rules.scale)
-                        odds = odds if (d < rules.blur) & (allowed[c] > _ZERO) else _ZERO
-                        product[group, c] *= _ONE + odds
-                        line[c] = odds
-                    if closest > deepest[group]:
-                        continue
-                    for c in range(LANES):
-                        p = group * LANES + c
-                        if line[c] > _ZERO and closest <= front[p] + depth_range:
-                            g, k = count // LANES, count % LANES
-                            work[g, _X + k], work[g, _Y + k] = centres[half, c], py
-                            work[g, _COVER + k], work[g, _FRONT + k] = line[c], front[p]
-                            index[count] = p
-                            count += 1
+            for half in range(first, last):
+                start, stop = half * SIDE + top, half * SIDE + bottom
+                while start < stop and full[start] and closest > deepest[start]:
+                    start += 1
+                while start < stop and full[stop - 1] and closest > deepest[stop - 1]:
+                    stop -= 1
+                paired = len(pairs) > 0 and pairs[f] >= 0
+                if paired:
+                    _allow(e, faces[pairs[f]], f < pairs[f], x, y, centres, half, top, bottom, rules.blur, allowed)
+                some = slice(start * LANES, stop * LANES)
+                _cover(
+                    xs[some], ys[some], allowed[some], end_depth[some], product[some], line[some],
+                    e, closest, fainter, rules,
+                )  # fmt: skip
+                if paired:
+                    allowed[:] = _ONE
+                for group in range(start, stop):
+                    left = positive_lanes(line, group * LANES)
+                    while left != 0:
+                        p = group * LANES + first_bit(left)
+                        left &= left - 1
+                        g, k = count // LANES, count % LANES
+                        work[g, _X + k], work[g, _Y + k] = xs[p], ys[p]
+                        work[g, _COVER + k], work[g, _FRONT + k] = line[p], front[p]
+                        index[count] = p
+                        count += 1
             if count > 0:
                 _weigh(work, _fill_up(work, count), e, z, rules, lanes)
                 for i in range(corners):
@@ -236,8 +298,8 @@ def paint_tiles(
                 _add_colours(work, index, count, a, corners, padded, front, mass, sums)
         for r in range(rows):
             for c in range(columns):
-                p = r * SIDE + c
-                grown = product[r * HALVES + c // LANES, c % LANES]
+                p = _place(r, c)
+                grown = product[p]
                 rest = _ONE / grown if grown <= FULL else _ZERO
                 missed[r0 + r, c0 + c], alpha[r0 + r, c0 + c] = rest, _ONE - rest
                 behind = max(exp((front[p] - rules.limit) * rules.sharp), rules.least)
@@ -257,14 +319,13 @@ def _shares(work, groups, e, z, rules, lanes):
             depth = surface[7]
             odds = exp(work[g, _COVER + c] * rules.scale)
             work[g, _ODDS + c] = odds
-            exponent = (work[g, _FRONT + c] - depth) * rules.sharp
-            share = exp(exponent) * work[g, _SHARE_OF + c] / (_ONE + odds)
-            gives = (depth >= rules.near) & (depth <= rules.far) & (exponent >= _ZERO)
+            share = exp((work[g, _FRONT + c] - depth) * rules.sharp) * work[g, _SHARE_OF + c] / (_ONE + odds)
+            gives = (depth >= rules.near) & (depth <= rules.far)
             work[g, _WEIGHT + c] = share if gives else _ZERO
             work[g, _W0 + c], work[g, _W1 + c], work[g, _W2 + c] = surface[8], surface[9], surface[10]
 
 
-@fast_inlined
+@fast_kernel
 def _dot(work, index, count, a, corners, width, wanted):
     # Products of the upstream gradient with the attributes of the corners.
     for j in range(count):
@@ -340,33 +401,33 @@ def _add_gradient(work, groups, e, z, rules, corners, lanes, total):
 
 @fast_kernel
 def _load_upstream(
-    colour, total, nearest, missed, grad_colour, grad_alpha, rules, r0, c0, rows, columns, pixel, wanted, deepest
-):
-    # pixel: of each pixel alpha's slope, mean of upstream times colour, share of a face at the farthest depth that
-    # counts, and that depth (-FAR: no colour is asked for); deepest: the last of a group of lanes, -2 FAR if none is.
-    pixel[:] = _ZERO
-    pixel[:, 3] = -_FAR
-    deepest[:] = float32(-2.0) * _FAR
+    colour, total, nearest, missed, grad_colour, grad_alpha, rules, r0, c0, rows, columns,
+    pixel, wanted, end_depth, fades, deepest,
+):  # fmt: skip
+    # pixel: of each pixel alpha's slope, mean of upstream times colour, 1 / total and nearest depth; end_depth: beyond
+    # which no face gives it colour (-FAR: none is asked for); fades: 1 where alpha's slope is not 0; deepest: the last
+    # face of a group of lanes (-2 FAR: none counts).
+    pixel[:], fades[:] = _ZERO, _ZERO
+    end_depth[:], deepest[:] = -_FAR, float32(-2.0) * _FAR
     for r in range(rows):
         for c in range(columns):
-            p = r * SIDE + c
+            p = _place(r, c)
             size, dot = _ZERO, _ZERO
             for d in range(colour.shape[2]):
                 u = grad_colour[r0 + r, c0 + c, d]
                 wanted[p, d] = u
                 size += abs(u)
                 dot += u * colour[r0 + r, c0 + c, d]
-            used = size != _ZERO
-            pixel[p, 0] = -grad_alpha[r0 + r, c0 + c] * missed[r0 + r, c0 + c] * rules.scale
             mass = total[r0 + r, c0 + c]
-            faint = _FAINT_BESIDE_HALF if mass >= _HALF else _FAINT
-            pixel[p, 1], pixel[p, 2] = dot, exp(faint) / mass
-            if used:
-                pixel[p, 3] = nearest[r0 + r, c0 + c] - faint / rules.sharp
+            pixel[p, 0] = -grad_alpha[r0 + r, c0 + c] * missed[r0 + r, c0 + c] * rules.scale
+            pixel[p, 1], pixel[p, 2], pixel[p, 3] = dot, _ONE / mass, nearest[r0 + r, c0 + c]
+            group = p // LANES
+            if size != _ZERO:
+                end_depth[p] = pixel[p, 3] + (_FAINT_SLOPE - np.log(mass)) / rules.sharp
+                deepest[group] = max(deepest[group], end_depth[p])
             if pixel[p, 0] != _ZERO:
-                deepest[p // LANES] = _FAR
-            elif used:
-                deepest[p // LANES] = max(deepest[p // LANES], pixel[p, 3])
+                fades[p] = _ONE
+                deepest[group] = _FAR
 
 
 @fast_kernel
@@ -381,12 +442,15 @@ def paint_tiles_backward(
     step = 2.0 / min(height, width)
     radius = np.sqrt(np.float64(rules.blur))
     centres = lane_centres(step)
-    allowed, line = np.ones(LANES, np.float32), np.empty(LANES, np.float32)
+    fainter = rules.scale / rules.sharp
+    xs, ys = _places(centres)
+    allowed, line, chosen = np.ones(SIDE * SIDE, np.float32), np.empty(SIDE * SIDE, np.float32), np.empty_like(xs)
     work = np.zeros((GROUPS, FIELDS * LANES), np.float32)
     index = np.empty(SIDE * SIDE, np.int64)
     a = np.zeros((corners, padded), np.float32)
     wanted = np.zeros((SIDE * SIDE, padded), np.float32)
     pixel, deepest = np.empty((SIDE * SIDE, 4), np.float32), np.empty(GROUPS, np.float32)
+    end_depth, fades = np.empty(SIDE * SIDE, np.float32), np.empty(SIDE * SIDE, np.float32)
     sums = np.empty(9 * LANES, np.float32)
     for tile in range(tile0, tile1):
         r0, c0 = tile // across * SIDE, tile % across * SIDE
@@ -396,7 +460,7 @@ def paint_tiles_backward(
         if begin < end:
             _load_upstream(
                 colour, total, nearest, missed, grad_colour, grad_alpha, rules,
-                r0, c0, rows, columns, pixel, wanted, deepest,
+                r0, c0, rows, columns, pixel, wanted, end_depth, fades, deepest,
             )  # fmt: skip
         for entry in range(begin, end):
             f, slot = entry_face[entry], entry_slot[entry]
@@ -405,30 +469,34 @@ def paint_tiles_backward(
             e, z = edges(v, x, y), _depths(v)
             closest = float32(0.5) * _FAR if _colourless(v, rules) else min(z[0], z[1], z[2])
             count = 0
-            for r in range(top, bottom):
-                py = centres[r // LANES, r % LANES]
-                for half in range(first, last):
-                    group = r * HALVES + half
-                    if closest > deepest[group]:
-                        continue
-                    if len(pairs) > 0:
-                        allowed[:] = _ONE
-                        if pairs[f] >= 0:
-                            rival_lanes(f < pairs[f], e, faces[pairs[f]], x, y, centres, half, py, rules.blur, allowed)
-                    for c in range(lanes):
-                        d = outline(centres[half, c], py, e)[0]
-                        line[c] = d if (d < rules.blur) & (allowed[c] > _ZERO) else _FAR
-                    for c in range(LANES):
-                        p = group * LANES + c
-                        coloured = closest <= pixel[p, 3]
-                        if line[c] < _FAR and (coloured or pixel[p, 0] != _ZERO):
-                            g, k = count // LANES, count % LANES
-                            work[g, _X + k], work[g, _Y + k], work[g, _COVER + k] = centres[half, c], py, line[c]
-                            work[g, _ALPHA + k], work[g, _MEAN + k] = pixel[p, 0], pixel[p, 1]
-                            work[g, _SHARE_OF + k] = pixel[p, 2] if coloured else _ZERO
-                            work[g, _FRONT + k] = pixel[p, 3]
-                            index[count] = p
-                            count += 1
+            for half in range(first, last):
+                start, stop = half * SIDE + top, half * SIDE + bottom
+                while start < stop and closest > deepest[start]:
+                    start += 1
+                while start < stop and closest > deepest[stop - 1]:
+                    stop -= 1
+                paired = len(pairs) > 0 and pairs[f] >= 0
+                if paired:
+                    _allow(e, faces[pairs[f]], f < pairs[f], x, y, centres, half, top, bottom, rules.blur, allowed)
+                some = slice(start * LANES, stop * LANES)
+                _choose(
+                    xs[some], ys[some], allowed[some], end_depth[some], fades[some], line[some], chosen[some],
+                    e, closest, fainter, rules,
+                )  # fmt: skip
+                if paired:
+                    allowed[:] = _ONE
+                for group in range(start, stop):
+                    left = positive_lanes(chosen, group * LANES)
+                    while left != 0:
+                        p = group * LANES + first_bit(left)
+                        left &= left - 1
+                        g, k = count // LANES, count % LANES
+                        work[g, _X + k], work[g, _Y + k], work[g, _COVER + k] = xs[p], ys[p], line[p]
+                        work[g, _ALPHA + k], work[g, _MEAN + k] = pixel[p, 0], pixel[p, 1]
+                        work[g, _SHARE_OF + k] = pixel[p, 2] if chosen[p] == _TINTED else _ZERO
+                        work[g, _FRONT + k] = pixel[p, 3]
+                        index[count] = p
+                        count += 1
             sums[:] = _ZERO
             if count > 0:
                 groups = _fill_up(work, count)

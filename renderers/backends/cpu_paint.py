@@ -57,7 +57,7 @@ class _Paint(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, face_verts: Tensor, values: Tensor, background: Tensor, scene: Scene, blend, threads: int):
         h, w = scene.size_hw
-        faces, pairs, bins = prepare(face_verts, scene, blend, threads)
+        faces, pairs, bins = prepare(face_verts, scene, blend, threads, by_depth=True)
         rules = _rules(blend)
         attributes = np.ascontiguousarray(values.detach().numpy())
         back = np.ascontiguousarray(background.numpy())

@@ -50,8 +50,8 @@ def require_float32(face_verts: Tensor) -> Tensor:
     return face_verts
 
 
-def prepare(face_verts: Tensor, scene: Scene, blend: Blend, threads: int):
-    """Arrays for the kernels: faces, other halves of cut faces (empty without any), bins."""
+def prepare(face_verts: Tensor, scene: Scene, blend: Blend, threads: int, *, by_depth: bool = False):
+    """Arrays for the kernels: faces, other halves of cut faces (empty without any), bins (see `bin_faces`)."""
     from renderers.rasterize import pixel_centres
 
     h, w = scene.size_hw
@@ -59,7 +59,7 @@ def prepare(face_verts: Tensor, scene: Scene, blend: Blend, threads: int):
     pairs = np.zeros(0, np.int64) if scene.neighbour is None else scene.neighbour.numpy()
     xs, ys = pixel_centres(w, h).numpy(), pixel_centres(h, w).numpy()
     turn = 0 if blend.cull != "all" else (-1 if blend.front_clockwise else 1)
-    return faces, pairs, bin_faces(faces, scene.counts, xs, ys, blend.blur, turn, threads)
+    return faces, pairs, bin_faces(faces, scene.counts, xs, ys, blend.blur, turn, threads, by_depth=by_depth)
 
 
 class _Silhouette(torch.autograd.Function):

@@ -60,3 +60,40 @@ def power_of_two(typing_context, exponent):
         return builder.bitcast(builder.shl(biased, ir.Constant(ir.IntType(32), 23)), ir.FloatType())
 
     return numba.float32(numba.float32), build
+
+
+@intrinsic
+def whole_log2(typing_context, x):
+    """Largest whole number, as float32, that the binary logarithm of a positive normal float32 number is not below."""
+
+    def build(context, builder, signature, arguments):
+        bits = builder.bitcast(arguments[0], ir.IntType(32))
+        exponent = builder.sub(builder.lshr(bits, ir.Constant(ir.IntType(32), 23)), ir.Constant(ir.IntType(32), 127))
+        return builder.sitofp(exponent, ir.FloatType())
+
+    return numba.float32(numba.float32), build
+
+
+@intrinsic
+def first_bit(typing_context, bits):
+    """Place of the lowest set bit of a whole number that is not 0."""
+
+    def build(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return numba.int64(numba.int64), build
+
+
+@intrinsic
+def positive_lanes(typing_context, values, start):
+    """Which of LANES numbers of a contiguous float32 array, from `start` on, are above 0: bit c speaks of start + c."""
+
+    def build(context, builder, signature, arguments):
+        array = context.make_array(signature.args[0])(context, builder, value=arguments[0])
+        lanes = ir.VectorType(ir.FloatType(), LANES)
+        where = builder.bitcast(builder.gep(array.data, [arguments[1]]), lanes.as_pointer())
+        some = builder.load(where, align=4)
+        above = builder.fcmp_ordered(">", some, ir.Constant(lanes, [0.0] * LANES))
+        return builder.zext(builder.bitcast(above, ir.IntType(LANES)), ir.IntType(64))
+
+    return numba.int64(values, numba.int64), build

@@ -50,14 +50,24 @@ def bin_faces(
     def one(mesh: int) -> Bins:
         order = np.arange(starts[mesh], starts[mesh + 1])
         if by_depth:
-            order = order[np.argsort(faces[order, :, 2].min(1), kind="stable")]
-        return Bins(*_bin(faces, order, xs, ys, np.float32(blur), turn))
+            order = order[_by_depth(faces[starts[mesh] : starts[mesh + 1]])]
+        return Bins(*_bin(faces, starts[mesh], order, xs, ys, np.float32(blur), turn))
 
     return map_threads(one, range(len(counts)), threads)
 
 
+def _by_depth(faces: np.ndarray) -> np.ndarray:
+    # A stable order of the depths of the nearest corners. The bits of positive float32 numbers sort as the numbers do
+    # (faces behind the camera are left out later), and whole numbers are sorted much faster than by an argsort.
+    z = np.minimum(np.minimum(faces[:, 0, 2], faces[:, 1, 2]), faces[:, 2, 2])
+    keys = np.ascontiguousarray(z).view(np.uint32).astype(np.uint64) << np.uint64(32)
+    keys |= np.arange(len(z), dtype=np.uint64)
+    keys.sort()
+    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
 @kernel
-def _bin(faces, order, xs, ys, blur, keep_turn):
+def _bin(faces, base, order, xs, ys, blur, keep_turn):
     across = (len(xs) + SIDE - 1) // SIDE
     down = (len(ys) + SIDE - 1) // SIDE
     box = np.zeros((len(order), 4), np.int32)
@@ -65,8 +75,7 @@ def _bin(faces, order, xs, ys, blur, keep_turn):
     tile_begin = np.zeros(across * down + 1, np.int64)
     radius = np.sqrt(blur)
     for i in range(len(order)):
-        v = faces[order[i]]
-        slot_begin[i + 1] = slot_begin[i]
+        v, own = faces[order[i]], order[i] - base
         turn = edge(v[0, 0], v[0, 1], v[1, 0], v[1, 1], v[2, 0], v[2, 1])
         if abs(np.float64(turn)) <= 1e-8 or np.float64(min(v[0, 2], v[1, 2], v[2, 2])) < 1e-8:
             continue
@@ -80,15 +89,17 @@ def _bin(faces, order, xs, ys, blur, keep_turn):
         for ty in range(top // SIDE, (bottom - 1) // SIDE + 1):
             for tx in range(left // SIDE, (right - 1) // SIDE + 1):
                 tile_begin[ty * across + tx + 1] += 1
-                slot_begin[i + 1] += 1
+                slot_begin[own + 1] += 1
+    for f in range(len(order)):
+        slot_begin[f + 1] += slot_begin[f]
     for t in range(across * down):
         tile_begin[t + 1] += tile_begin[t]
     entry_face = np.empty(slot_begin[len(order)], np.int64)
     entry_slot = np.empty(slot_begin[len(order)], np.int64)
     cursor = tile_begin[:-1].copy()
     for i in range(len(order)):
-        slot = slot_begin[i]
-        if slot_begin[i + 1] == slot:
+        slot = slot_begin[order[i] - base]
+        if slot_begin[order[i] - base + 1] == slot:
             continue
         for ty in range(box[i, 0] // SIDE, (box[i, 1] - 1) // SIDE + 1):
             for tx in range(box[i, 2] // SIDE, (box[i, 3] - 1) // SIDE + 1):
