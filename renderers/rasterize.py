@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -121,14 +122,22 @@ def _dispatch(
     return Fragments(*compute(face_verts, counts, neighbour, settings, threads))
 
 
+def _finite(values: Tensor) -> bool:
+    # A sum is finite only if all its terms are; where it is not, they are looked at one by one. On the CPU NumPy adds
+    # up: torch would do so in threads of its own, which go on spinning for milliseconds on the cores that draw next.
+    if values.dtype in (torch.float32, torch.float64) and values.device.type == "cpu":
+        with np.errstate(all="ignore"):
+            return bool(np.isfinite(values.numpy().sum()) or np.isfinite(values.numpy()).all())
+    return bool(torch.isfinite(values.sum()) or torch.isfinite(values).all())
+
+
 def check_faces(face_verts: Tensor, counts: list[int], size_hw: tuple[int, int], blur: float, k: int) -> None:
     """Refuse what cannot be drawn, with a message that says why."""
     if face_verts.ndim != 3 or face_verts.shape[1:] != (3, 3):
         raise ValueError(f"The faces have shape {tuple(face_verts.shape)}. Give (F, 3, 3) corners: x, y, depth.")
     if not face_verts.is_floating_point():
         raise ValueError(f"The faces are {face_verts.dtype}. Give floating point numbers.")
-    # A sum is finite only if all its terms are; where it is not, they are looked at one by one.
-    if not torch.isfinite(face_verts.detach().sum()) and not torch.isfinite(face_verts.detach()).all():
+    if not _finite(face_verts.detach()):
         bad = int((~torch.isfinite(face_verts.detach())).flatten(1).any(1).nonzero()[0, 0])
         raise ValueError(f"Face {bad} has a corner that is not finite. Repair or remove such vertices first.")
     if sum(counts) != len(face_verts) or min(counts, default=0) < 0:

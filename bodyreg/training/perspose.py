@@ -75,7 +75,8 @@ class PersPoseModule(lightning.LightningModule):
     def decode(self, batch: dict[str, Tensor], *, mirrored: bool, search: bool = True) -> Decoded:
         """One pass over a batch, of the mirrored crops if asked; what comes out speaks of the crops as they are.
 
-        With `search` the first shape number is the searched one, whose derivative goes straight to the regressed one.
+        With `search` the first shape number is the searched one and teaches nothing, as published: the regressed one,
+        pushed by a loss that it cannot lower, would drift without end.
         """
         readout = self._read(batch, mirrored=mirrored)
         with torch.autocast(self.device.type, enabled=False):
@@ -83,7 +84,8 @@ class PersPoseModule(lightning.LightningModule):
             if not search:
                 return decoded
             joints24 = (decoded.xyz + decoded.xyz0)[:, :24]
-            return decoded._replace(beta=search_beta0(self._neutral(), joints24.detach(), decoded.beta))
+            found = search_beta0(self._neutral(), joints24.detach(), decoded.beta.detach())
+            return decoded._replace(beta=torch.cat([found[:, :1], decoded.beta[:, 1:]], 1))
 
     def _read(self, batch: dict[str, Tensor], *, mirrored: bool) -> Readout:
         image, K = normalise_image(batch["image"].float() / 255), batch["K_crop"]

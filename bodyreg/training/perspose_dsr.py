@@ -150,9 +150,13 @@ def labelled(betas: Tensor, share: float) -> Tensor:
 
 
 def posed_bodies(body: BodyModel, decoded: Decoded) -> BodyOutput:
-    """Bodies in the frames of their crops from what the network says, differentiable in all of it."""
+    """Bodies in the frames of their crops from what the network says, differentiable in all of it.
+
+    All shape numbers are the regressed ones. With the first one searched and its derivative passed on, losses that it
+    cannot lower, since the search answers to joints alone, would push the regressed one ever farther.
+    """
     aim = (decoded.xyz + decoded.xyz0)[:, :24]
-    solved = inverse_kinematics(body, aim, decoded.ortho_twist, decoded.beta, decoded.leaf_rot)
+    solved = inverse_kinematics(body, aim, decoded.ortho_twist, decoded.beta, decoded.leaf_rot, search=False)
     return body(solved.betas, solved.R_local[:, 1:], solved.R_local[:, 0], solved.transl)
 
 

@@ -53,7 +53,7 @@ class _Rasterize(torch.autograd.Function):
         shapes = (((n, h, w, k), np.int64), ((n, h, w, k), np.float32), ((n, h, w, k, 3), np.float32))
         out = [np.empty(*x) for x in (*shapes, shapes[1])]
         starts = np.concatenate([[0], np.cumsum(counts)])
-        bands = min(h, threads)  # each looks at all faces
+        bands = min(h, -(-threads // max(n, 1)))  # each looks at all faces of its mesh
         tiled = k > 1 and bool((pairs < 0).all())  # halves of cut faces meet in the order of their indices
         bins = (
             bin_faces(faces, counts, xs, ys, settings.blur, int(settings.cull), threads, by_depth=True) if tiled else []
@@ -83,7 +83,7 @@ class _Rasterize(torch.autograd.Function):
             map_threads(band, [(m, b) for m in range(n) for b in range(bands)], threads)
         pix_to_face, zbuf, bary, dists = (torch.from_numpy(x) for x in out)
         ctx.save_for_backward(face_verts, pix_to_face, dists)
-        ctx.settings, ctx.threads, ctx.centres = settings, threads, (xs, ys)
+        ctx.settings, ctx.counts, ctx.threads, ctx.centres = settings, counts, threads, (xs, ys)
         ctx.mark_non_differentiable(pix_to_face)
         return pix_to_face, zbuf, bary, dists
 
@@ -94,7 +94,7 @@ class _Rasterize(torch.autograd.Function):
         faces = np.ascontiguousarray(face_verts.detach().numpy())
         xs, ys = ctx.centres
         upstream = [np.ascontiguousarray(g.numpy()) for g in (grad_z, grad_bary, grad_dists)]
-        begin, slots = _slots_by_face(pix_to_face.numpy().ravel(), ctx.settings.k, len(faces))
+        begin, slots = _slots_by_face(pix_to_face.numpy(), ctx.counts, ctx.threads)
         out = np.empty((len(faces), 9), np.float32)
         cuts = np.linspace(0, len(faces), ctx.threads * 4 + 1).astype(np.int64)
         flat = upstream[0].ravel(), upstream[1].reshape(-1, 3), upstream[2].ravel(), dists.detach().numpy().ravel()
@@ -107,27 +107,52 @@ class _Rasterize(torch.autograd.Function):
         return torch.from_numpy(out).reshape(-1, 3, 3), None, None, None, None
 
 
+def _slots_by_face(pix_to_face: np.ndarray, counts: list[int], threads: int) -> tuple[np.ndarray, np.ndarray]:
+    """The slots of (N, H, W, K) pix_to_face that hold each face f, in their order: slots[begin[f]:begin[f + 1]]."""
+    k = pix_to_face.shape[-1]
+    face = pix_to_face.reshape(-1)
+    starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+    pixels = len(face) // k
+    parts = -(-threads // max(len(counts), 1))  # of each image
+    cuts = np.linspace(0, pixels, len(counts) * parts + 1).astype(np.int64) * k
+    found = [np.zeros((parts, count), np.int64) for count in counts]  # by part of an image and face
+
+    def count(i: int) -> None:
+        mesh, part = divmod(i, parts)
+        _count_slots(face, k, cuts[i], cuts[i + 1], starts[mesh], found[mesh][part])
+
+    map_threads(count, range(len(counts) * parts), threads)
+    begin = np.zeros(starts[-1] + 1, np.int64)
+    np.cumsum(np.concatenate([x.sum(0) for x in found]), out=begin[1:])
+    slots = np.empty(begin[-1], np.int64)
+
+    def place(i: int) -> None:
+        mesh, part = divmod(i, parts)
+        cursor = begin[starts[mesh] : starts[mesh + 1]] + found[mesh][:part].sum(0)
+        _place_slots(face, k, cuts[i], cuts[i + 1], starts[mesh], cursor, slots)
+
+    map_threads(place, range(len(counts) * parts), threads)
+    return begin, slots
+
+
 @kernel
-def _slots_by_face(face, k, count):
-    # For each face, the slots that hold it, in their order: slots[begin[f]:begin[f + 1]].
-    begin = np.zeros(count + 1, np.int64)
-    for pixel in range(0, len(face), k):
+def _count_slots(face, k, first, last, base, found):
+    for pixel in range(first, last, k):
         for i in range(pixel, pixel + k):  # the empty slots of a pixel are its last
             if face[i] < 0:
                 break
-            begin[face[i] + 1] += 1
-    for f in range(count):
-        begin[f + 1] += begin[f]
-    slots = np.empty(begin[count], np.int64)
-    cursor = begin[:count].copy()
-    for pixel in range(0, len(face), k):
+            found[face[i] - base] += 1
+
+
+@kernel
+def _place_slots(face, k, first, last, base, cursor, slots):
+    for pixel in range(first, last, k):
         for i in range(pixel, pixel + k):
-            f = face[i]
-            if f < 0:
+            if face[i] < 0:
                 break
+            f = face[i] - base
             slots[cursor[f]] = i
             cursor[f] += 1
-    return begin, slots
 
 
 @kernel

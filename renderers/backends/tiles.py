@@ -6,14 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from renderers.backends.geometry import edge, index_range
-from renderers.backends.jit import kernel
+from renderers.backends.geometry import edge
+from renderers.backends.jit import inlined, kernel
 from renderers.threads import map_threads
 
 SIDE = 16
 """Tiles are 16 x 16 pixels."""
 
 _ZERO = np.float32(0)
+_MARGIN = 0.01  # pixels
 
 
 class Bins(NamedTuple):
@@ -66,6 +67,17 @@ def _by_depth(faces: np.ndarray) -> np.ndarray:
     return (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
+@inlined
+def _tiles(low, high, radius, start, per_step, count):
+    # First and last + 1 of the tiles of `count` pixel centres, which fall from `start` on, that low - radius to
+    # high + radius may reach: the kernels look at the pixels themselves.
+    first = np.ceil(max((start - high - radius) * per_step - _MARGIN, 0.0))
+    last = np.floor(min((start - low + radius) * per_step + _MARGIN, count - 1.0))
+    if not first <= last:
+        return 0, 0
+    return int(first) // SIDE, int(last) // SIDE + 1
+
+
 @kernel
 def _bin(faces, base, order, xs, ys, blur, keep_turn):
     across = (len(xs) + SIDE - 1) // SIDE
@@ -73,7 +85,10 @@ def _bin(faces, base, order, xs, ys, blur, keep_turn):
     box = np.zeros((len(order), 4), np.int32)
     slot_begin = np.zeros(len(order) + 1, np.int64)
     tile_begin = np.zeros(across * down + 1, np.int64)
-    radius = np.sqrt(blur)
+    radius = np.float64(np.sqrt(blur))
+    x0, y0 = np.float64(xs[0]), np.float64(ys[0])
+    per_x = (len(xs) - 1) / (x0 - xs[-1]) if len(xs) > 1 else 1.0
+    per_y = (len(ys) - 1) / (y0 - ys[-1]) if len(ys) > 1 else 1.0
     for i in range(len(order)):
         v, own = faces[order[i]], order[i] - base
         turn = edge(v[0, 0], v[0, 1], v[1, 0], v[1, 1], v[2, 0], v[2, 1])
@@ -81,15 +96,13 @@ def _bin(faces, base, order, xs, ys, blur, keep_turn):
             continue
         if (keep_turn > 0 and turn < _ZERO) or (keep_turn < 0 and turn > _ZERO):
             continue
-        top, bottom = index_range(ys, min(v[0, 1], v[1, 1], v[2, 1]) - radius, max(v[0, 1], v[1, 1], v[2, 1]) + radius)
-        left, right = index_range(xs, min(v[0, 0], v[1, 0], v[2, 0]) - radius, max(v[0, 0], v[1, 0], v[2, 0]) + radius)
-        if top >= bottom or left >= right:
-            continue
+        top, bottom = _tiles(min(v[0, 1], v[1, 1], v[2, 1]), max(v[0, 1], v[1, 1], v[2, 1]), radius, y0, per_y, len(ys))
+        left, right = _tiles(min(v[0, 0], v[1, 0], v[2, 0]), max(v[0, 0], v[1, 0], v[2, 0]), radius, x0, per_x, len(xs))
         box[i, 0], box[i, 1], box[i, 2], box[i, 3] = top, bottom, left, right
-        for ty in range(top // SIDE, (bottom - 1) // SIDE + 1):
-            for tx in range(left // SIDE, (right - 1) // SIDE + 1):
+        slot_begin[own + 1] = max(bottom - top, 0) * max(right - left, 0)
+        for ty in range(top, bottom):
+            for tx in range(left, right):
                 tile_begin[ty * across + tx + 1] += 1
-                slot_begin[own + 1] += 1
     for f in range(len(order)):
         slot_begin[f + 1] += slot_begin[f]
     for t in range(across * down):
@@ -101,8 +114,8 @@ def _bin(faces, base, order, xs, ys, blur, keep_turn):
         slot = slot_begin[order[i] - base]
         if slot_begin[order[i] - base + 1] == slot:
             continue
-        for ty in range(box[i, 0] // SIDE, (box[i, 1] - 1) // SIDE + 1):
-            for tx in range(box[i, 2] // SIDE, (box[i, 3] - 1) // SIDE + 1):
+        for ty in range(box[i, 0], box[i, 1]):
+            for tx in range(box[i, 2], box[i, 3]):
                 t = ty * across + tx
                 entry_face[cursor[t]] = order[i]
                 entry_slot[cursor[t]] = slot
@@ -122,14 +135,18 @@ def add_slots(slot_begin, slots, f0, f1, offset, out):
 
 
 def tile_chunks(bins: list[Bins], threads: int) -> list[tuple[int, int, int]]:
-    """Work items (mesh, first tile, last tile + 1) with about equal numbers of entries, sixteen or more per thread."""
-    total = sum(len(b.entry_face) for b in bins)
-    share = max(1, total // (16 * threads)) if threads > 1 else max(1, total)
+    """Work items (mesh, first tile, last tile + 1): large ones first, since threads wait for each other between calls,
+    then ever smaller ones, so that all threads end together."""
+    left = sum(len(b.entry_face) for b in bins)
+    least = max(1, left // (32 * threads))
     chunks = []
     for mesh, b in enumerate(bins):
-        tiles = len(b.tile_begin) - 1
-        pieces = int(min(tiles, max(1, -(-len(b.entry_face) // share))))
-        targets = np.linspace(0, len(b.entry_face), pieces + 1)[1:-1]
-        cuts = [0, *np.searchsorted(b.tile_begin[1:], targets).tolist(), tiles]
-        chunks += [(mesh, a, z) for a, z in zip(cuts[:-1], cuts[1:], strict=True) if z > a]
+        tiles, first = len(b.tile_begin) - 1, 0
+        while first < tiles:
+            share = max(least, left // (2 * threads)) if threads > 1 else left
+            last = int(np.searchsorted(b.tile_begin[1:tiles], b.tile_begin[first] + share)) + 1
+            last = tiles if threads == 1 else max(last, first + 1)
+            chunks.append((mesh, first, last))
+            left -= int(b.tile_begin[last] - b.tile_begin[first])
+            first = last
     return chunks
