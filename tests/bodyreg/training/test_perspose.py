@@ -27,6 +27,14 @@ NARROW = [
 ]  # fmt: skip
 
 
+def narrow_settings() -> PersPoseSettings:
+    settings = PersPoseSettings(model=default_settings("perspose"))
+    model = settings.model
+    model.widths, model.modules, model.depths = [16, 16, 16, 16], [1, 1, 1], [1, 1, 1, 1]
+    model.head_widths, model.vector_channels, model.crop_size = [8, 8, 8, 16], 64, 32
+    return settings
+
+
 def crops_of(prepared, bodies, size: int = 64, **options) -> PersPoseCrops:
     names = ("pw3d_train", "mpi3dhp_train_v2", "coco_train2017")
     tables = [SampleTable(prepared / f"{name}.npz") for name in names]
@@ -115,13 +123,20 @@ def test_a_missing_set_is_named(tmp_path, prepared, bodies):
         train_perspose("perspose_3dpw", [f"data.folder={prepared}", f"run.out={tmp_path}"], bodies=bodies)
 
 
+def test_the_searched_shape_number_teaches_nothing(prepared, bodies):
+    """As published: a loss that the regressed one cannot lower would push it ever farther."""
+    module = PersPoseModule(narrow_settings(), bodies["neutral"], 10)
+    crops = crops_of(prepared, bodies, 32)
+    batch = torch.utils.data.default_collate([crops[0, k, 1] for k in range(2)])
+    perspose_losses(module.decode(batch, mirrored=False), targets_of(batch))["beta"].backward()
+    rows = module.model.shape_layer.weight.grad.abs().sum(1)
+    assert float(rows[0]) == 0 and bool((rows[1:] > 0).all())
+
+
 def test_eight_people_are_learnt_by_heart(prepared, bodies):
     """A narrow member of the published network takes eight crops to below 15 mm in two hundred steps."""
     torch.manual_seed(0)
-    settings = PersPoseSettings(model=default_settings("perspose"))
-    model = settings.model
-    model.widths, model.modules, model.depths = [16, 16, 16, 16], [1, 1, 1], [1, 1, 1, 1]
-    model.head_widths, model.vector_channels, model.crop_size = [8, 8, 8, 16], 64, 32
+    settings = narrow_settings()
     module = PersPoseModule(settings, bodies["neutral"], 10)
     for p in module.model.backbone.parameters():
         if p.ndim > 1:

@@ -113,9 +113,7 @@ def test_validation_scores_the_network_beside_the_mean_pose(run, people, monkeyp
     )
     run("run.steps=1", "run.validate_every=1", "run.validation_people=10000")
     scores = {name: float(value) for name, value in logged.items() if name.startswith("val/")}
-    assert set(scores) == {
-        f"val/{who}{kind}_mm" for who in ("", "mean_pose_") for kind in ("mpjpe", "pa_mpjpe")
-    }
+    assert set(scores) == {f"val/{who}{kind}_mm" for who in ("", "mean_pose_") for kind in ("mpjpe", "pa_mpjpe")}
     joints = torch.from_numpy(people.shard.labels["joints"])
     joints = joints - joints[:, :1]
     expected = 1000 * (joints - joints.mean(0)).norm(dim=-1).mean()

@@ -126,6 +126,26 @@ def test_semantic_terms_reach_every_head_through_inverse_kinematics(joint, camer
     module.settings.camera = "true"
 
 
+def test_every_shape_number_is_pushed_only_where_it_changes_the_body(joint) -> None:
+    """One whose derivative is passed on from a search has no say in the body, and drifts without end."""
+    module, batch = joint
+    with torch.no_grad():
+        _, decoded = perspose_dsr.regress(module.model, batch)
+    weights = torch.randn(6890, 3, generator=torch.Generator().manual_seed(5))
+    score = lambda betas: (  # noqa: E731
+        perspose_dsr.posed_bodies(module._body[0], decoded._replace(beta=betas)).vertices * weights
+    ).sum((1, 2))
+    betas = decoded.beta.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(score(betas).sum(), betas)
+    with torch.no_grad():
+        for k in (0, 1):
+            step = torch.zeros_like(betas)
+            step[:, k] = 0.02
+            torch.testing.assert_close(
+                gradient[:, k], (score(betas + step) - score(betas - step)) / 0.04, rtol=0.05, atol=0.2
+            )
+
+
 def test_people_without_labels_in_three_dimensions_teach_by_key_points_and_parsing_alone(joint) -> None:
     module, batch = joint
     module.settings.labelled = 0.0
