@@ -1,17 +1,18 @@
 """Finding people and 17 of their joints with MediaPipe's BlazePose (Bazarevsky et al., CVPRW 2020).
 
 Two small networks under the Apache licence travel in the package (`bodyreg/assets/NOTICE`, made by
-scripts/convert_blazepose.py) and run in OpenCV. The first sees squares of 224 pixels and says where the hips of people
-are, which way they stand and how large they are; it looks at the whole picture, at its halves, and closer where nobody
-large was found. The second sees each find upright in 256 pixels and tells landmarks from what is nobody.
+scripts/convert_blazepose.py) and run in OpenCV. The first says where the hips of people are, which way they stand and
+how large they are. It was made for pictures of 224 pixels and takes others too: it sees the photograph at that size and
+somewhat larger, and at up to 800 pixels where nobody large was found. The second sees each find upright in 256 pixels
+and tells landmarks from what is nobody.
 """
 
 from __future__ import annotations
 
+import functools
 import gzip
 import math
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,10 +25,10 @@ from bodyreg.inference.detect import distinct
 __all__ = ["Found", "find"]
 
 _FOLDER = Path(__file__).parent.parent / "assets" / "people"
-_SIDE, _CROP = 224, 256  # pixels that the two networks see
-_TILES = (1.0, 0.5, 0.28)  # sides of the squares that are searched, of the picture's longer side
-_STEP = 0.5  # of a square's side, between neighbours
-_FEWEST_PX = 96  # squares of fewer pixels of the picture show nothing that was not seen
+_SIDE, _CROP = 224, 256  # pixels that the two networks were made for
+_ZOOMS = (1.0, 1.6, 2.4, 3.6)  # the picture's longer side when it is searched, in those of the first network
+_COARSEST = 32  # pixels of that network's largest cells
+_MOST_ENLARGED = 224 / 96  # pixels of a picture searched larger than this show nothing that was not seen
 _LARGE = 0.35  # of the picture's longer side: whoever is larger than this ends the search for small people
 _MOST = 40
 _PRESENT = 0.5  # least probability of the second network that it sees a person
@@ -71,40 +72,29 @@ def find(rgb: np.ndarray, min_score: float) -> list[Found]:
 def _places(rgb: np.ndarray, min_score: float) -> list[_Place]:
     places: list[_Place] = []
     longer = max(rgb.shape[:2])
-    for tile in _TILES:
-        if tile < 1 and tile * longer < _FEWEST_PX:
+    for zoom in _ZOOMS:
+        scale = zoom * _SIDE / longer
+        if zoom > 1 and scale > _MOST_ENLARGED:
             break
-        if tile < _TILES[1] and any(2 * place.radius > _LARGE * longer for place in places):
+        if zoom > _ZOOMS[1] and any(2 * place.radius > _LARGE * longer for place in places):
             break
-        for view, corner, scale in _views(rgb, tile):
-            logits, points = _run("blazepose_detector", view / np.float32(127.5) - 1)
-            scores = _probability(logits[0, :, 0])
-            for k in np.flatnonzero(scores >= min_score):
-                near = points[0, k].reshape(6, 2).astype(np.float64) + _ANCHORS[k]
-                places.append(_Place(float(scores[k]), *((near[2:4] + corner) / scale)))
+        picture, corner = _resized(rgb, scale)
+        logits, points = _run("blazepose_detector", picture / np.float32(127.5) - 1)
+        scores, anchors = _probability(logits[0, :, 0]), _anchors(*picture.shape[:2])
+        for k in np.flatnonzero(scores >= min_score):
+            near = points[0, k].reshape(6, 2).astype(np.float64) + anchors[k]
+            places.append(_Place(float(scores[k]), *((near[2:4] - corner) / scale)))
     return places
 
 
-def _views(rgb: np.ndarray, tile: float) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
-    """Squares of 224 pixels, where their upper left corners lie in the picture of that size, and its scale."""
+def _resized(rgb: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """A picture at a scale amid black, in whole cells, and where its upper left corner (2,) lies there."""
     h, w = rgb.shape[:2]
-    scale = _SIDE / (tile * max(h, w))
     size = max(1, round(w * scale)), max(1, round(h * scale))
     picture = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    right, down = (max(0, _SIDE - side) for side in size)
+    right, down = (max(_SIDE, math.ceil(side / _COARSEST) * _COARSEST) - side for side in size)
     pads = down // 2, down - down // 2, right // 2, right - right // 2
-    picture = cv2.copyMakeBorder(picture, *pads, cv2.BORDER_CONSTANT)
-    rows, columns = ([*_starts(side)] for side in picture.shape[:2])
-    for y in rows:
-        for x in columns:
-            corner = np.array([x - pads[2], y - pads[0]], np.float64)
-            yield picture[y : y + _SIDE, x : x + _SIDE].astype(np.float32), corner, scale
-
-
-def _starts(side: int) -> Iterator[int]:
-    steps = math.ceil((side - _SIDE) / (_STEP * _SIDE) - 0.05)  # a few pixels over are no reason for one more
-    for k in range(max(steps, 0) + 1):
-        yield round(k * (side - _SIDE) / steps) if steps > 0 else 0
+    return cv2.copyMakeBorder(picture, *pads, cv2.BORDER_CONSTANT), np.array([pads[2], pads[0]], np.float64)
 
 
 def _apart(places: list[_Place]) -> list[_Place]:
@@ -173,14 +163,11 @@ def _run(name: str, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return small, large
 
 
-def _anchors() -> np.ndarray:
-    """(2254, 2) pixels: middles of the cells that the first network answers for, two or six answers a cell."""
+@functools.lru_cache(maxsize=32)
+def _anchors(height: int, width: int) -> np.ndarray:
+    """(A, 2) pixels: middles of the cells that the first network answers for, two or six answers a cell."""
     parts = []
-    for cells, answers in ((28, 2), (14, 2), (7, 6)):
-        middle = (np.arange(cells) + 0.5) * (_SIDE / cells)
-        x, y = np.meshgrid(middle, middle)
+    for cell, answers in ((8, 2), (16, 2), (_COARSEST, 6)):
+        x, y = np.meshgrid(*((np.arange(side // cell) + 0.5) * cell for side in (width, height)))
         parts.append(np.repeat(np.stack([x, y], -1).reshape(-1, 2), answers, 0))
     return np.concatenate(parts)
-
-
-_ANCHORS = _anchors()
