@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from bodyreg.body import BodyModel
 from bodyreg.checkpoints import default_weights, load_model
@@ -41,6 +43,7 @@ from bodyreg.inference.results import resume as resume_records
 from bodyreg.inference.stages import StageClock
 from bodyreg.models.hmr import HMR
 from bodyreg.models.registry import MODELS
+from renderers import shading
 from renderers.threads import thread_count
 
 if TYPE_CHECKING:
@@ -246,11 +249,20 @@ def infer_folder(
 
         pipeline = partial(ClusterPipeline, source=source, settings=settings, resume=resume, threads=threads)
     finished = {file: record for file, record in finished.items() if file in files}
+    if engine == "local":  # compiled kernels are read from disk while people are looked for
+        threading.Thread(target=_load_kernels, args=(regressor.body, overlay), daemon=True).start()
     return _run(
         pipeline, files, out, settings, finished, inputs, regressor,
         batch_size=batch_size, formats=wanted, up=up, overlay=overlay, page=page,
         progress=progress, clock=clock or StageClock(), refine=refine,
     )  # fmt: skip
+
+
+def _load_kernels(body: BodyModel, overlay: bool) -> None:
+    with torch.inference_mode():
+        vertices = body().vertices[0, :3].cpu().numpy() + np.array([0, 0, 3], np.float32)
+    if overlay:
+        shading.overlay(np.zeros((8, 8, 3), np.uint8), [vertices], np.array([[0, 1, 2]]), np.diag([8.0, 8.0, 1.0]))
 
 
 def _run(

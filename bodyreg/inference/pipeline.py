@@ -21,7 +21,6 @@ from bodyreg.data.inputs import lookup
 from bodyreg.inference.output import SHEET_LIMIT, write_picture
 from bodyreg.inference.pictures import CropSettings, Figure, Inputs, Picture, open_picture, refine
 from bodyreg.inference.placing import PlacedPerson, place_people
-from bodyreg.inference.refine import match_keypoints, refine_people
 from bodyreg.inference.regress import Regressor
 from bodyreg.inference.results import PhotoRecord
 from bodyreg.inference.stages import StageClock
@@ -243,6 +242,8 @@ class Pipeline:
 
     def _refine_to_keypoints(self, pictures: list[Picture], posed: dict[int, list[PlacedPerson | None]]) -> None:
         """Move everyone to the key points that are theirs, in place."""
+        from bodyreg.inference.refine import match_keypoints, refine_people  # what it needs takes a while to load
+
         places, results, keypoints = [], [], []
         for picture in pictures:
             there = [(id(picture), k, p.result) for k, p in enumerate(posed[id(picture)]) if p is not None]

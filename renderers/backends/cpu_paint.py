@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from renderers.backends.cpu_blend import Rules, paint_tiles, paint_tiles_backward
+from renderers.backends.cpu_blend import paint_tiles
+from renderers.backends.cpu_blend_backward import paint_tiles_backward
+from renderers.backends.cpu_pairs import Rules
 from renderers.backends.cpu_silhouette import gather_slots, prepare, require_float32
 from renderers.backends.jit import LANES
 from renderers.backends.tiles import tile_chunks
