@@ -17,11 +17,12 @@ def names(text: str) -> tuple[str, ...]:
 def print_rows(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Print rows in columns as wide as the terminal lets them be."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(*header, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))  # what stands in square brackets is text, as in `pip install bodyreg[ray]`
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 

@@ -89,3 +89,11 @@ def test_the_slow_renderer_is_explained(monkeypatch):
     monkeypatch.setattr("renderers.backends.choose", lambda faces, name=None: "naive")
     finding = findings()["renderer, processor"]
     assert finding.found.startswith("naive: the fast one") and "numba" in finding.remedy
+
+
+def test_extras_are_printed_in_their_brackets(capsys):
+    """What looks like markup is text: without its extra, `pip install bodyreg[ray]` would mend nothing."""
+    from bodyreg.cli_output import print_rows
+
+    print_rows(("doctor", "found"), [("ray", "pip install bodyreg[ray]")])
+    assert "pip install bodyreg[ray]" in capsys.readouterr().out
