@@ -33,7 +33,7 @@ class Dies(Regressor):
     def predict(self, crops, K_crop):
         diary = self.out.with_name("diary.json")
         if int(np.max(crops)) == self.at and not diary.exists():
-            noted = [json.loads(path.read_text())["files"] for path in self.out.glob(".ray-*/*.json")]
+            noted = [json.loads(path.read_text())["files"] for path in self.out.glob(".ray-*/[!.]*.json")]
             inodes = {name: (self.out / name).stat().st_ino for names in noted for name in names}
             diary.write_text(json.dumps(inodes))
             os.kill(os.getpid(), signal.SIGKILL)
